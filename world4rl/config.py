@@ -1,0 +1,297 @@
+"""Typed parameters, read from `params.yaml`.
+
+Every value has a default with its source. A profile (`world4rl/profiles/*.yaml`) overrides some of them;
+`world4rl params --profile NAME` prints the whole resolved file, which is what `params.yaml` holds: DVC hashes
+what is written there, so nothing may hide in a default. Sections follow the stages that read them.
+"""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from world4rl.envs.tasks import METAWORLD_TASKS
+from world4rl.errors import ConfigError
+
+PROFILES = ("ci", "demo", "paper")
+Positive = Annotated[int, Field(gt=0)]
+NonNegative = Annotated[int, Field(ge=0)]
+Rate = Annotated[float, Field(gt=0, lt=1)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+class Section(BaseModel):
+    """A group of parameters: immutable, and an unknown key is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Simulation(Section):
+    """Meta-World as collection, evaluation and world model share it."""
+
+    camera: Literal["corner", "corner2", "corner3", "corner4", "topview", "behindGripper", "gripperPOV"] = "corner2"
+    image_size: Annotated[int, Field(ge=16, le=480)] = 48  # pixels, square
+    action_repeat: Positive = 2  # simulator steps an action is held for; Meta-World runs at 80 Hz
+    episode_steps: Positive = 50  # actions an episode; the paper's trajectory length
+    workers: Positive = 2  # simulator processes
+
+
+class TaskParameters(Section):
+    """What may differ from task to task."""
+
+    demonstrations: Positive = 50  # expert episodes that BC learns from; the paper uses 50
+    expert_noise: Annotated[float, Field(ge=0, le=1)] = 0.0  # std of Gaussian noise on the scripted expert's actions
+
+
+class Demonstrations(Section):
+    """Scripted experts recorded as LeRobot datasets."""
+
+    held_out: NonNegative = 20  # expert episodes that nothing trains on: the replay diagnostic needs them
+
+
+class Rollouts(Section):
+    """BC-policy and uniform-random episodes a task, for the world model and the success classifier."""
+
+    policy: Positive = 150  # the paper's number
+    random: NonNegative = 30  # the paper's number
+    validation: Fraction = 0.1  # share of the above that only tunes thresholds
+    held_out: Positive = 30  # policy episodes that nothing trains on
+
+
+class Store(Section):
+    """Zarr stores made from LeRobot datasets."""
+
+    chunk_frames: Positive = 16  # frames a chunk: what one random read decompresses
+    shard_frames: Positive = 4096  # frames a shard: what one file holds
+    compression_level: Annotated[int, Field(ge=1, le=22)] = 3  # zstd
+
+    @model_validator(mode="after")
+    def _whole_chunks(self) -> Self:
+        if self.shard_frames % self.chunk_frames:
+            raise ValueError("store.shard_frames must be a multiple of store.chunk_frames")
+        return self
+
+
+class WorldModel(Section):
+    """The diffusion world model: one for all tasks."""
+
+    history: Positive = 4  # past frames in the condition (paper)
+    action_bins: Annotated[int, Field(ge=2)] = 21  # K of the two-hot encoding (paper)
+    fold: Positive = 3  # pixels folded into channels: the U-Net works at image_size / fold
+    channels: tuple[Positive, ...] = (64, 64, 64, 64)  # U-Net width a level (DIAMOND, small)
+    blocks_per_level: Positive = 2
+    attention_levels: tuple[bool, ...] = (False, False, False, False)
+    residual: bool = True  # predict the change from the last frame; needed at small budgets (docs/method.md)
+    task_conditioning: bool = False  # tell the model which task it imagines (the paper does not)
+    predict_state: bool = False  # predict the proprioceptive state beside the frame
+    sigma_data: Annotated[float, Field(gt=0)] = 0.5  # DIAMOND
+    sigma_offset_noise: Annotated[float, Field(ge=0)] = 0.3  # DIAMOND, small
+    training_sigma_mean: float = -0.4  # of ln sigma (DIAMOND, small)
+    training_sigma_std: Annotated[float, Field(gt=0)] = 1.2
+    training_sigma_range: tuple[float, float] = (2e-3, 20.0)
+    history_noise: Annotated[float, Field(ge=0)] = 0.05  # largest std of the noise on the history in training
+    autoregressive_steps: Positive = 2  # predicted frames replace true ones in the training history
+    sampling_steps: Positive = 1
+    sampling_sigma_range: tuple[float, float] = (2e-3, 5.0)
+    sampling_rho: Annotated[float, Field(gt=0)] = 7.0
+    batch_size: Positive = 32
+    training_steps: Positive = 2000
+    learning_rate: Rate = 3e-4
+    warmup_steps: NonNegative = 100
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-2
+    gradient_clip: Annotated[float, Field(gt=0)] = 1.0
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.995
+    bf16: bool = True
+    checkpoint_steps: Positive = 200
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if len(self.channels) != len(self.attention_levels):
+            raise ValueError("world_model.channels and world_model.attention_levels must have the same length")
+        for low, high in (self.training_sigma_range, self.sampling_sigma_range):
+            if not 0 < low < high:
+                raise ValueError("world_model sigma ranges must be (low, high) with 0 < low < high")
+        return self
+
+
+class Classifier(Section):
+    """The success classifier."""
+
+    backbone: Literal["resnet18", "efficientnet-lite0", "small-cnn"] = "resnet18"
+    pretrained: bool = True  # ImageNet weights where they are installed or cached
+    generated_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.5  # share of a batch that the world model generated
+    generated_episodes: NonNegative = 64  # training episodes replayed inside the model, a task
+    batch_size: Positive = 64
+    training_steps: Positive = 400
+    learning_rate: Rate = 3e-4
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-2
+    minimum_precision: Fraction = 0.9  # what the threshold is tuned for on validation episodes
+    checkpoint_steps: Positive = 100
+
+
+class BehaviourCloning(Section):
+    """The Gaussian BC policy a task."""
+
+    state: bool = False  # the policy sees the proprioceptive state too; needs world_model.predict_state
+    frames: Positive = 1  # observation frames the policy sees
+    width: Positive = 32  # channels of the first convolution
+    batch_size: Positive = 64
+    training_steps: Positive = 1000
+    learning_rate: Rate = 1e-3
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
+    shift_pixels: NonNegative = 3  # random-shift augmentation
+    log_std_range: tuple[float, float] = (-3.0, 0.0)  # the paper clips sigma at e^0
+    checkpoint_steps: Positive = 250
+
+
+class Refinement(Section):
+    """PPO inside the frozen world model."""
+
+    iterations: Positive = 30
+    episodes: Positive = 64  # imagined episodes an iteration
+    horizon: Positive = 50  # steps after which an imagined episode is truncated and its value bootstrapped
+    mid_trajectory: Fraction = 0.25  # share of imagined episodes that start inside a real episode
+    log_std_max: Annotated[float, Field(le=0)] = 0.0  # sigma <= e^0 (paper); a tighter bound steadies small budgets
+    discount: Annotated[float, Field(gt=0, le=1)] = 0.99
+    gae_lambda: Fraction = 0.95
+    clip: Annotated[float, Field(gt=0)] = 0.15
+    epochs: Positive = 4
+    minibatch_size: Positive = 512
+    actor_learning_rate: Rate = 6e-5
+    critic_learning_rate: Rate = 1e-3
+    critic_warmup_iterations: NonNegative = 2
+    entropy_weight: Annotated[float, Field(ge=0)] = 0.0
+    bc_kl_weight: Annotated[float, Field(ge=0)] = 0.01  # KL(policy || BC policy)
+    target_kl: Annotated[float, Field(gt=0)] | None = 0.05  # ends an iteration's epochs early
+    gradient_clip: Annotated[float, Field(gt=0)] = 1.0
+    checkpoint_iterations: Positive = 5
+
+
+class Evaluation(Section):
+    """Trials in the simulator, and the same seeds' imagination."""
+
+    trials: Positive = 100  # paired: BC and refined policy see the same seeds
+    imagined_trials: Positive = 100
+    videos: NonNegative = 2  # a success and a failure a policy
+    open_loop_horizons: tuple[Positive, ...] = (5, 15, 25)
+    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
+
+
+class Gates(Section):
+    """Bounds of the blocking asset checks."""
+
+    classifier_precision: Fraction = 0.9
+    open_loop_ratio: Annotated[float, Field(gt=0)] = 1.0  # world-model error over that of copying the last frame
+    refined_margin: Annotated[float, Field(ge=0, le=100)] = 0.0  # points the refined policy may fall below BC
+
+
+class Params(Section):
+    """All parameters of a run."""
+
+    profile: str = "demo"
+    seed: NonNegative = 0
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: NonNegative = 0  # torch threads a stage; 0: as many as cores
+    tasks: tuple[str, ...]
+    task_parameters: dict[str, TaskParameters]
+    simulation: Simulation = Simulation()
+    demonstrations: Demonstrations = Demonstrations()
+    rollouts: Rollouts = Rollouts()
+    store: Store = Store()
+    world_model: WorldModel = WorldModel()
+    classifier: Classifier = Classifier()
+    behaviour_cloning: BehaviourCloning = BehaviourCloning()
+    refinement: Refinement = Refinement()
+    evaluation: Evaluation = Evaluation()
+    gates: Gates = Gates()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if not self.tasks or len(set(self.tasks)) != len(self.tasks):
+            raise ValueError("tasks must name at least one task, each once")
+        for task in self.tasks:
+            if task not in METAWORLD_TASKS:
+                raise ValueError(f"unknown task {task!r}; Meta-World v3 has {', '.join(METAWORLD_TASKS)}")
+        if set(self.task_parameters) != set(self.tasks):
+            raise ValueError(
+                "task_parameters must have one entry for each of tasks: "
+                f"{sorted(set(self.tasks) ^ set(self.task_parameters))} stand in only one of the two"
+            )
+        deepest = self.world_model.fold * 2 ** (len(self.world_model.channels) - 1)
+        if self.simulation.image_size % deepest:
+            raise ValueError(
+                f"simulation.image_size ({self.simulation.image_size}) must be a multiple of world_model.fold x "
+                f"2^(levels - 1) = {deepest}, or the U-Net cannot halve it that often"
+            )
+        if self.behaviour_cloning.state and not self.world_model.predict_state:
+            raise ValueError(
+                "behaviour_cloning.state needs world_model.predict_state: the imagined environment has no other state"
+            )
+        if max(self.evaluation.open_loop_horizons) >= self.simulation.episode_steps:
+            raise ValueError("evaluation.open_loop_horizons must be shorter than simulation.episode_steps")
+        if self.refinement.horizon > self.simulation.episode_steps:
+            raise ValueError("refinement.horizon must not exceed simulation.episode_steps")
+        return self
+
+
+def parse_params(values: Any, *, where: str | Path) -> Params:
+    """Validates a mapping of parameters.
+
+    Raises:
+        ConfigError: names every wrong key, value or combination at once.
+    """
+    try:
+        return Params.model_validate(values)
+    except ValidationError as error:
+        lines = [f"{'.'.join(map(str, e['loc'])) or 'parameters'}: {_explain(e)}" for e in error.errors()]
+        raise ConfigError(
+            "invalid parameters:\n" + "\n".join(f"    {line}" for line in lines),
+            where=where,
+            remedy="correct these entries; `world4rl params --profile demo` prints a complete valid file",
+        ) from None
+
+
+def _explain(error: Any) -> str:
+    if error["type"] == "extra_forbidden":
+        return "unknown key"
+    return f"{str(error['msg']).removeprefix('Value error, ')} (got {error['input']!r})"[:400]
+
+
+def load_params(path: Path = Path("params.yaml")) -> Params:
+    """Reads and validates a parameter file.
+
+    Raises:
+        ConfigError: the file is missing, is not YAML, or has wrong values.
+    """
+    try:
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError("no parameter file", where=path, remedy="run in the repository's root folder") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"not valid YAML: {error}", where=path, remedy="correct the syntax") from None
+    return parse_params(values, where=path)
+
+
+def load_profile(name: str) -> Params:
+    """The named profile (`ci`, `demo` or `paper`), resolved over the defaults.
+
+    Raises:
+        ConfigError: there is no such profile.
+    """
+    if name not in PROFILES:
+        raise ConfigError(f"unknown profile {name!r}", remedy=f"choose one of {', '.join(PROFILES)}")
+    text = resources.files("world4rl").joinpath(f"profiles/{name}.yaml").read_text(encoding="utf-8")
+    return parse_params(yaml.safe_load(text), where=f"profile {name}")
+
+
+def dump_params(params: Params) -> str:
+    """The complete parameter file as YAML, every value written out."""
+    header = (
+        f"# Every parameter of this run, from the profile `{params.profile}`. `world4rl params --profile NAME` prints\n"
+        "# another profile; world4rl/config.py says what each value means and where it comes from.\n"
+    )
+    return header + yaml.safe_dump(params.model_dump(mode="json"), sort_keys=False, default_flow_style=None, width=110)
