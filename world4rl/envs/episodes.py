@@ -1,0 +1,180 @@
+"""Whole episodes out of simulator worker processes: what collection and evaluation are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+
+from world4rl.config import Simulation
+from world4rl.envs.metaworld import ACTION_SIZE, make_vector_env
+
+
+@dataclass(frozen=True)
+class Episode:
+    """One episode of T actions. Row t holds the observation *before* action t and what that action led to.
+
+    Attributes:
+        seed: The seed that drew the goal.
+        frames: uint8 (T, H, W, 3).
+        states: float32 (T, 4).
+        actions: float32 (T, A) in [-1, 1].
+        rewards: float32 (T,).
+        successes: bool (T,): the state after action t solves the task (LeRobot's `next.success`).
+    """
+
+    seed: int
+    frames: np.ndarray
+    states: np.ndarray
+    actions: np.ndarray
+    rewards: np.ndarray
+    successes: np.ndarray
+
+    @property
+    def success(self) -> bool:
+        """Whether the task was solved at any step."""
+        return bool(self.successes.any())
+
+    @property
+    def steps_to_success(self) -> int | None:
+        """Actions until the task was first solved; None if it never was."""
+        return int(np.argmax(self.successes)) + 1 if self.success else None
+
+
+class Controller(Protocol):
+    """Chooses actions for the n episodes that run at this moment."""
+
+    def __call__(
+        self, frames: np.ndarray, states: np.ndarray, expert: np.ndarray, episodes: np.ndarray, steps: np.ndarray
+    ) -> np.ndarray:
+        """Actions float32 (n, A) in [-1, 1].
+
+        Args:
+            frames: uint8 (n, H, W, 3), the camera images now.
+            states: float32 (n, S), the proprioceptive states now.
+            expert: float32 (n, A), what the scripted expert would do now.
+            episodes: int64 (n,), each episode's position in the list of seeds.
+            steps: int64 (n,), the actions that each episode has taken.
+        """
+        ...
+
+
+def expert_controller(noise: float, seed: int) -> Controller:
+    """The scripted expert, with Gaussian noise of standard deviation `noise` on its actions."""
+
+    def act(
+        frames: np.ndarray, states: np.ndarray, expert: np.ndarray, episodes: np.ndarray, steps: np.ndarray
+    ) -> np.ndarray:
+        return _clip(expert + noise * _draw(seed, episodes, steps, "standard_normal"))
+
+    return act
+
+
+def random_controller(seed: int) -> Controller:
+    """Actions uniform in [-1, 1]."""
+
+    def act(
+        frames: np.ndarray, states: np.ndarray, expert: np.ndarray, episodes: np.ndarray, steps: np.ndarray
+    ) -> np.ndarray:
+        return _clip(2.0 * _draw(seed, episodes, steps, "random") - 1.0)
+
+    return act
+
+
+def _draw(seed: int, episodes: np.ndarray, steps: np.ndarray, kind: str) -> np.ndarray:
+    """Numbers that depend on the episode and the step alone, not on which worker runs it or when."""
+    rows = [
+        getattr(np.random.default_rng((seed, int(episode), int(step))), kind)(ACTION_SIZE)
+        for episode, step in zip(episodes, steps, strict=True)
+    ]
+    return np.stack(rows)
+
+
+def _clip(actions: np.ndarray) -> np.ndarray:
+    return np.clip(actions, -1.0, 1.0).astype(np.float32)
+
+
+@dataclass
+class _Running:
+    """An episode under way in one worker."""
+
+    index: int
+    seed: int
+    rows: list[tuple[np.ndarray, np.ndarray, np.ndarray, float, bool]] = field(default_factory=list)
+
+    def finish(self) -> Episode:
+        frames, states, actions, rewards, successes = zip(*self.rows, strict=True)
+        return Episode(
+            self.seed,
+            np.stack(frames),
+            np.stack(states),
+            np.stack(actions),
+            np.asarray(rewards, np.float32),
+            np.asarray(successes, bool),
+        )
+
+
+def roll_out(
+    task: str, simulation: Simulation, seeds: Sequence[int], controller: Controller, *, stop_at_success: bool
+) -> Iterator[Episode]:
+    """Runs one episode a seed in `simulation.workers` processes and yields them in the order of the seeds.
+
+    With `stop_at_success` an episode ends with the first success; otherwise it has `simulation.episode_steps` rows.
+    """
+    if not seeds:
+        return
+    workers = min(simulation.workers, len(seeds))
+    env = make_vector_env(task, simulation, expert=True, num_envs=workers)
+    try:
+        done: dict[int, Episode] = {}
+        due = 0
+        for index, episode in _run_all(env, workers, list(seeds), controller, stop_at_success):
+            done[index] = episode
+            while due in done:
+                yield done.pop(due)
+                due += 1
+    finally:
+        env.close()
+
+
+def _run_all(
+    env: object, workers: int, seeds: list[int], controller: Controller, stop_at_success: bool
+) -> Iterator[tuple[int, Episode]]:
+    """Keeps every worker busy until the seeds run out; yields episodes as they end, with their index."""
+    running = [_Running(i, seeds[i]) for i in range(workers)]
+    waiting = workers
+    active = np.ones(workers, bool)
+    observation, info = env.reset(seed=[r.seed for r in running])  # type: ignore[attr-defined]
+    actions = np.zeros((workers, ACTION_SIZE), np.float32)
+    while active.any():
+        # The environment reuses its observation buffers, so what an episode keeps is copied.
+        frames, states = observation["pixels"].copy(), observation["state"].copy()
+        where = np.flatnonzero(active)
+        actions[where] = controller(
+            frames[where],
+            states[where],
+            info["expert"][where],
+            np.array([running[i].index for i in where]),
+            np.array([len(running[i].rows) for i in where]),
+        )
+        observation, rewards, _, truncated, info = env.step(actions)  # type: ignore[attr-defined]
+        mask = np.zeros(workers, bool)
+        for i in where:
+            success = bool(info["success"][i])
+            running[i].rows.append((frames[i], states[i], actions[i].copy(), float(rewards[i]), success))
+            if truncated[i] or (stop_at_success and success):
+                yield running[i].index, running[i].finish()
+                mask[i] = True
+        for i in np.flatnonzero(mask):
+            if waiting < len(seeds):
+                running[i] = _Running(waiting, seeds[waiting])
+                waiting += 1
+            else:
+                active[i] = mask[i] = False
+        if mask.any():
+            observation, fresh = env.reset(  # type: ignore[attr-defined]
+                seed=[running[i].seed if mask[i] else None for i in range(workers)], options={"reset_mask": mask}
+            )
+            info["expert"] = np.where(mask[:, None], fresh["expert"], info["expert"]) if "expert" in fresh else None

@@ -1,0 +1,120 @@
+"""The Meta-World simulator itself: task, camera, fast rendering, scripted expert. The only module that imports it.
+
+It imports no torch, so that a worker process starts quickly.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+
+from world4rl.config import Simulation
+
+if "MUJOCO_GL" not in os.environ:
+    from world4rl.machine import rendering_backend
+
+    os.environ["MUJOCO_GL"] = rendering_backend()
+
+import metaworld.policies  # noqa: E402  (MuJoCo reads MUJOCO_GL when it is first imported)
+import mujoco  # noqa: E402
+from metaworld.env_dict import ALL_V3_ENVIRONMENTS  # noqa: E402
+
+CONTROL_HZ = 80
+# The shipped "corner2" looks past the table's near edge; this position is the one that Meta-World's users share.
+CORNER2_POSITION = (0.75, 0.075, 0.7)
+# What makes headless drawing slow, and what it is set to: the shadow map and multisampling cost 90 % of a frame.
+RENDERING = {"offsamples": 0, "shadowsize": 0, "light_castshadow": 0, "mat_reflectance": 0}
+# Experts whose class is not named after the task.
+EXPERT_NAMES = {"peg-insert-side-v3": "SawyerPegInsertionSideV3Policy"}
+
+
+class Simulator:
+    """One task with random goals, drawn through one camera.
+
+    Args:
+        task: A Meta-World v3 task name.
+        simulation: Camera, image size and action repeat.
+    """
+
+    def __init__(self, task: str, simulation: Simulation) -> None:
+        self._env = _random_goal_env(task)
+        self._camera = simulation.camera
+        self._repeat = simulation.action_repeat
+        model = self._env.model
+        model.vis.quality.offsamples = RENDERING["offsamples"]
+        model.vis.quality.shadowsize = RENDERING["shadowsize"]
+        model.light_castshadow[:] = RENDERING["light_castshadow"]
+        model.mat_reflectance[:] = RENDERING["mat_reflectance"]
+        if self._camera == "corner2":
+            model.cam_pos[mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_CAMERA, self._camera)] = CORNER2_POSITION
+        self._renderer = mujoco.Renderer(model, height=simulation.image_size, width=simulation.image_size)
+        self._expert = scripted_expert(task)
+
+    def reset(self, seed: int | None) -> np.ndarray:
+        """Draws a goal (from `seed` alone where there is one) and returns Meta-World's state vector, float64 (39,)."""
+        if seed is not None:
+            self._env.seed(seed)
+        vector: np.ndarray = self._env.reset()[0]
+        return vector
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool]:
+        """Holds an action for `action_repeat` steps; returns the state vector, the mean reward and the success flag."""
+        rewards, success = [], False
+        for _ in range(self._repeat):
+            self._env.curr_path_length = 0  # Meta-World refuses to step after 500; the episode's length is ours
+            vector, reward, _, _, info = self._env.step(action)
+            rewards.append(float(reward))
+            success = bool(info["success"])
+        return vector, float(np.mean(rewards)), success
+
+    def render(self) -> np.ndarray:
+        """The camera's image, uint8 (H, W, 3)."""
+        self._renderer.update_scene(self._env.data, camera=self._camera)
+        frame = self._renderer.render()
+        # MuJoCo's image of corner2 stands on its head in Meta-World's model.
+        return np.ascontiguousarray(frame[::-1, ::-1] if self._camera == "corner2" else frame)
+
+    def expert_action(self, vector: np.ndarray) -> np.ndarray:
+        """What the scripted expert does in this state, clipped to [-1, 1]: float32 (4,)."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # "Constant(s) may be too high": that is why we clip
+            return np.clip(self._expert.get_action(vector), -1.0, 1.0).astype(np.float32)
+
+    def close(self) -> None:
+        """Frees the renderer's GL context."""
+        self._renderer.close()
+        self._env.close()
+
+
+def _random_goal_env(task: str) -> Any:
+    env = ALL_V3_ENVIRONMENTS[task]()
+    env._freeze_rand_vec = False
+    env.seeded_rand_vec = True
+    env._partially_observable = False  # the scripted experts read the goal
+    env._set_task_called = True
+    return env
+
+
+def scripted_expert(task: str) -> Any:
+    """Meta-World's scripted expert of `task` (`door-lock-v3` has `SawyerDoorLockV3Policy`)."""
+    name = EXPERT_NAMES.get(task) or "Sawyer" + "".join(part.capitalize() for part in task.split("-")) + "Policy"
+    return getattr(metaworld.policies, name)()
+
+
+def describe_simulation(simulation: Simulation, task: str) -> dict[str, Any]:
+    """Everything that decides what a frame of `task` looks like and what an action does, to keep with the data."""
+    return {
+        "simulator": "metaworld",
+        "task": task,
+        **simulation.model_dump(mode="json", exclude={"workers"}),
+        "control_hz": CONTROL_HZ,
+        "backend": os.environ["MUJOCO_GL"],
+        "rendering": RENDERING,
+        "camera_position": list(CORNER2_POSITION) if simulation.camera == "corner2" else None,
+        "flipped": simulation.camera == "corner2",
+        "versions": {"mujoco": mujoco.__version__, "metaworld": version("metaworld")},
+    }
