@@ -1,0 +1,148 @@
+"""The command line: one command a stage of the lineage, and a few for people.
+
+Heavy modules are imported inside the commands, so that `world4rl --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, NoReturn
+
+import typer
+
+from world4rl.errors import ConfigError, MachineError, World4RLError
+from world4rl.stages import STAGES, Stage
+
+app = typer.Typer(
+    help="World4RL: refine robot policies by reinforcement learning inside a diffusion world model.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+STAGE_PANEL = "Stages of the lineage, as dvc.yaml calls them"
+ParamsOption = Annotated[Path, typer.Option("--params", help="Parameter file, below --root unless absolute.")]
+RootOption = Annotated[Path, typer.Option("--root", help="Folder that holds data/, models/ and reports/.")]
+TaskOption = Annotated[str, typer.Option("--task", help="One of the parameter file's tasks.")]
+PARAMS = Path("params.yaml")
+ROOT = Path()
+
+
+def _add_stage(stage: Stage) -> None:
+    def for_task(task: TaskOption, params: ParamsOption = PARAMS, root: RootOption = ROOT) -> None:
+        from world4rl.runner import run_stage
+
+        run_stage(stage.command, root, params, task)
+
+    def for_all(params: ParamsOption = PARAMS, root: RootOption = ROOT) -> None:
+        from world4rl.runner import run_stage
+
+        run_stage(stage.command, root, params)
+
+    app.command(stage.command, help=stage.summary, rich_help_panel=STAGE_PANEL)(for_task if stage.per_task else for_all)
+
+
+for _stage in STAGES.values():
+    _add_stage(_stage)
+
+
+@app.command("params")
+def show_params(
+    profile: Annotated[str, typer.Option("--profile", help="ci, demo or paper.")] = "demo",
+    out: Annotated[Path | None, typer.Option("--out", help="Write there instead of printing.")] = None,
+) -> None:
+    """Print a profile as a complete parameter file."""
+    from world4rl.config import dump_params, load_profile
+    from world4rl.files import write_text
+
+    text = dump_params(load_profile(profile))
+    if out is None:
+        typer.echo(text, nl=False)
+    else:
+        write_text(out, text)
+
+
+@app.command()
+def check(params: ParamsOption = PARAMS, root: RootOption = ROOT) -> None:
+    """Validate the parameter file and the machine before anything runs."""
+    from world4rl import machine
+    from world4rl.config import load_params
+    from world4rl.runner import FREE_GIGABYTES
+
+    loaded = load_params(root / params)
+    typer.echo(f"parameters: {root / params} is valid (profile {loaded.profile}; {', '.join(loaded.tasks)})")
+    machine.check_disk(root, FREE_GIGABYTES)
+    typer.echo(f"rendering: {machine.rendering_backend()} draws")
+    typer.echo(f"device: {machine.select_device(loaded.device)}")
+    typer.echo("machine: " + ", ".join(f"{name} {value}" for name, value in machine.describe().items()))
+
+
+@app.command()
+def ingest(
+    dataset: Annotated[Path, typer.Argument(help="Folder of a LeRobot v3 dataset.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder of the Zarr store to write.")],
+    map_: Annotated[
+        list[str] | None,
+        typer.Option("--map", metavar="NAME=FEATURE", help="Which of the dataset's features stands for NAME."),
+    ] = None,
+    size: Annotated[int | None, typer.Option("--size", min=1, help="Resize frames to SIZE x SIZE pixels.")] = None,
+) -> None:
+    """Check any LeRobot v3 dataset and convert it into a Zarr store."""
+    mapping: dict[str, str] = {}
+    for pair in map_ or []:
+        name, equals, feature = pair.partition("=")
+        if not (name and equals and feature) or name in mapping:
+            raise ConfigError(
+                f"cannot use the mapping {pair!r}",
+                where="--map",
+                remedy="give each name once, as NAME=FEATURE, e.g. --map action=actions.delta",
+            )
+        mapping[name] = feature
+    from world4rl import progress
+    from world4rl.demos.ingest import ingest_command
+
+    with progress.session(f"ingest {dataset}"):
+        ingest_command(dataset, out, mapping, size)
+
+
+def main() -> NoReturn:
+    """Entry point of `world4rl`: errors that a user can mend are printed without a traceback, with status 1."""
+    _fix_hash_seed()
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        app()
+    except World4RLError as error:
+        _fail(error)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        _fail(
+            MachineError(
+                "the disk is full", where=error.filename, remedy="free some space and run the same command again"
+            )
+        )
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)
+    sys.exit(0)
+
+
+def _fail(error: World4RLError) -> NoReturn:
+    print(f"error: {error}", file=sys.stderr)
+    sys.exit(1)
+
+
+def _terminate(number: int, frame: FrameType | None) -> NoReturn:
+    """SIGTERM ends the process like an exception, so that half-written files go and listeners are told."""
+    sys.exit(128 + number)
+
+
+def _fix_hash_seed() -> None:
+    """Starts this program again with a fixed hash seed: LeRobot writes the keys of its statistics in set order."""
+    if os.environ.get("PYTHONHASHSEED") != "0" and len(sys.argv) > 1 and sys.argv[1] in (*STAGES, "ingest"):
+        os.environ["PYTHONHASHSEED"] = "0"
+        os.execv(sys.executable, [sys.executable, "-m", "world4rl", *sys.argv[1:]])

@@ -1,0 +1,124 @@
+"""Where every artefact of a run lies below the repository's root; `dvc.yaml` names the same places."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+Source = Literal["expert", "policy", "random"]
+SOURCES: tuple[Source, ...] = ("expert", "policy", "random")
+
+
+@dataclass(frozen=True)
+class Paths:
+    """Every location, from one root folder.
+
+    A `task` is a Meta-World name such as `button-press-topdown-v3`. Nothing here touches the disk.
+    """
+
+    root: Path = Path()
+
+    @property
+    def params(self) -> Path:
+        """The parameter file."""
+        return self.root / "params.yaml"
+
+    def raw(self, task: str, source: Source) -> Path:
+        """Folder of a raw LeRobot v3 dataset."""
+        return self.root / "data" / "raw" / task / source
+
+    def store(self, task: str, source: Source) -> Path:
+        """Folder of the Zarr store made from `raw(task, source)`."""
+        return self.root / "data" / "store" / task / source
+
+    def store_report(self, task: str, stage: Literal["expert", "rollouts"]) -> Path:
+        """JSON metrics of a store stage: accepted and quarantined episodes."""
+        return self.root / "reports" / "data" / task / f"{stage}.json"
+
+    def bc(self, task: str) -> Path:
+        """Folder of the behaviour-cloned policy."""
+        return self.root / "models" / task / "bc"
+
+    def bc_metrics(self, task: str) -> Path:
+        """JSON metrics of behaviour cloning."""
+        return self.root / "reports" / "bc" / f"{task}.json"
+
+    def bc_curve(self, task: str) -> Path:
+        """CSV learning curve of behaviour cloning: step, train_nll, validation_nll."""
+        return self.root / "reports" / "bc" / f"{task}.csv"
+
+    @property
+    def world_model(self) -> Path:
+        """Folder of the world model."""
+        return self.root / "models" / "world_model"
+
+    @property
+    def world_model_metrics(self) -> Path:
+        """JSON metrics of world-model training."""
+        return self.root / "reports" / "world_model.json"
+
+    @property
+    def world_model_curve(self) -> Path:
+        """CSV learning curve of the world model: step, loss, learning_rate."""
+        return self.root / "reports" / "world_model.csv"
+
+    @property
+    def classifier(self) -> Path:
+        """Folder of the success classifier."""
+        return self.root / "models" / "success_classifier"
+
+    @property
+    def classifier_metrics(self) -> Path:
+        """JSON metrics of the success classifier."""
+        return self.root / "reports" / "success_classifier.json"
+
+    @property
+    def classifier_curve(self) -> Path:
+        """CSV learning curve of the success classifier: step, loss."""
+        return self.root / "reports" / "success_classifier.csv"
+
+    @property
+    def fidelity(self) -> Path:
+        """Folder of the world model's film strips and errors an episode."""
+        return self.root / "reports" / "fidelity"
+
+    @property
+    def fidelity_metrics(self) -> Path:
+        """JSON metrics of the world model's fidelity."""
+        return self.root / "reports" / "fidelity.json"
+
+    def refined(self, task: str) -> Path:
+        """Folder of the policy refined in imagination."""
+        return self.root / "models" / task / "refined"
+
+    def refined_metrics(self, task: str) -> Path:
+        """JSON metrics of refinement."""
+        return self.root / "reports" / "refined" / f"{task}.json"
+
+    def refined_curve(self, task: str) -> Path:
+        """CSV learning curve of refinement, a row an iteration."""
+        return self.root / "reports" / "refined" / f"{task}.csv"
+
+    def evaluation(self, task: str) -> Path:
+        """Folder of the simulator trials: `trials.csv` and videos."""
+        return self.root / "reports" / "evaluation" / task
+
+    def evaluation_metrics(self, task: str) -> Path:
+        """JSON metrics of the simulator trials."""
+        return self.root / "reports" / "evaluation" / f"{task}.json"
+
+    @property
+    def report(self) -> Path:
+        """The HTML report."""
+        return self.root / "reports" / "report.html"
+
+    @property
+    def summary(self) -> Path:
+        """The report's figures as JSON."""
+        return self.root / "reports" / "summary.json"
+
+    def run_state(self, stage: str, task: str | None = None) -> Path:
+        """Folder where a trainer keeps what it needs to continue after it was killed; absent when nothing runs."""
+        folder = self.root / ".runs" / stage
+        return folder if task is None else folder / task
