@@ -51,6 +51,7 @@ class GaussianPolicy(nn.Module):
         image_size: Height and width of a frame in pixels.
         action_size: A.
         state_size: S of the data; used only where `settings.state` is true.
+        camera: Name of the camera whose frames it sees; changes no number, but whoever runs the policy must know it.
 
     Attributes:
         log_std: (A,) parameter, used clamped to `log_std_range`.
@@ -65,12 +66,14 @@ class GaussianPolicy(nn.Module):
         image_size: tuple[int, int],
         action_size: int,
         state_size: int = 0,
+        camera: str = "camera",
     ) -> None:
         super().__init__()
         if settings.state and state_size < 1:
             raise ValueError("a policy that sees the state needs state_size > 0")
         self.settings = settings
         self.image_size = image_size
+        self.camera = camera
         self.frames = settings.frames
         self.action_size = action_size
         self.state_size = state_size if settings.state else 0

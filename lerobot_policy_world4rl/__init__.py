@@ -1,0 +1,10 @@
+"""The LeRobot plugin: importing it registers the policy `world4rl_gaussian` and the environment `world4rl_metaworld`.
+
+LeRobot's commands import every installed distribution whose name begins with `lerobot_policy_`, so installing this
+one is all that `lerobot-eval --policy.path=... --env.type=world4rl_metaworld` needs.
+"""
+
+from lerobot_policy_world4rl.environment import World4RLMetaWorld
+from world4rl.policies.configuration_world4rl import World4RLGaussianConfig
+
+__all__ = ["World4RLGaussianConfig", "World4RLMetaWorld"]
