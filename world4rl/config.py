@@ -85,6 +85,8 @@ class WorldModel(Section):
     channels: tuple[Positive, ...] = (64, 64, 64, 64)  # U-Net width a level (DIAMOND, small)
     blocks_per_level: Positive = 2
     attention_levels: tuple[bool, ...] = (False, False, False, False)
+    mid_attention: bool = True
+    norm_groups: Positive = 8  # channels must be a multiple of it
     residual: bool = True  # predict the change from the last frame; needed at small budgets (docs/method.md)
     task_conditioning: bool = False  # tell the model which task it imagines (the paper does not)
     predict_state: bool = False  # predict the proprioceptive state beside the frame
@@ -112,6 +114,8 @@ class WorldModel(Section):
     def _consistent(self) -> Self:
         if len(self.channels) != len(self.attention_levels):
             raise ValueError("world_model.channels and world_model.attention_levels must have the same length")
+        if any(channels % self.norm_groups for channels in self.channels):
+            raise ValueError("world_model.channels must be multiples of world_model.norm_groups")
         for low, high in (self.training_sigma_range, self.sampling_sigma_range):
             if not 0 < low < high:
                 raise ValueError("world_model sigma ranges must be (low, high) with 0 < low < high")
