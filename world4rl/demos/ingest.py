@@ -1,0 +1,539 @@
+"""Any LeRobot v3 dataset into a Zarr store: mapped, checked, decoded once; bad episodes quarantined with a reason."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from PIL import Image
+
+from world4rl import progress
+from world4rl.config import Params
+from world4rl.config import Store as StoreSettings
+from world4rl.demos import checks
+from world4rl.demos.checks import Finding, quarantine_list
+from world4rl.demos.layout import INFO, SIDE_FILE
+from world4rl.demos.reading import (
+    VISUAL,
+    Columns,
+    Dataset,
+    Decoded,
+    Feature,
+    VideoCamera,
+    decode_images,
+    open_dataset,
+    read_columns,
+    refuse,
+)
+from world4rl.demos.store import StoredEpisode, StoreWriter
+from world4rl.demos.tables import FRAME_TABLE, derive, validate
+from world4rl.errors import DataError
+from world4rl.files import replacing, write_json
+from world4rl.paths import Paths, Source
+from world4rl.provenance.digests import merkle_root
+
+NONE = "none"
+ROLES = {"action": "action", "state": "observation.state", "success": "next.success"}
+Fit = Literal["stretch", "crop", "pad"]
+
+
+@dataclass(frozen=True)
+class IngestOptions:
+    """How a dataset becomes a store.
+
+    Attributes:
+        mapping: Feature by name. `action`, `state` and `success` are ours; any other name is a camera's. The feature
+            `none` leaves a part out. Where no camera is named, all of them are taken under their own names.
+        size: Height and width of the stored frames; None: that of the smallest camera.
+        fit: How a picture of another shape gets there: `stretch` it, `crop` its middle, or `pad` it with black.
+        tasks: The tasks that may occur; None: any.
+        action_range: Bounds of all action values; None: unbounded.
+        settings: Chunks, shards and compression.
+        allow_empty: Whether a dataset without episodes makes a store without episodes.
+    """
+
+    mapping: Mapping[str, str] = field(default_factory=dict)
+    size: tuple[int, int] | None = None
+    fit: Fit = "stretch"
+    tasks: tuple[str, ...] | None = None
+    action_range: tuple[float, float] | None = None
+    settings: StoreSettings = field(default_factory=StoreSettings)
+    allow_empty: bool = False
+
+
+@dataclass(frozen=True)
+class IngestReport:
+    """What became of a dataset.
+
+    Attributes:
+        dataset: Where it lay.
+        accepted: How many episodes the store holds.
+        frames: How many rows it holds.
+        successes: How many of the episodes are successes; None where nothing says so.
+        mapped: Feature by our name.
+        ignored: Features that were not taken, with the reason.
+        resized: The choice that was made for each camera, in words.
+        quarantined: An entry {episode, check, reason, evidence} a refused episode.
+        digest: The store's digest.
+        seconds: Wall time.
+    """
+
+    dataset: Path
+    accepted: int
+    frames: int
+    successes: int | None
+    mapped: Mapping[str, str]
+    ignored: Mapping[str, str]
+    resized: Mapping[str, str]
+    quarantined: Sequence[Mapping[str, Any]]
+    digest: str
+    seconds: float
+
+    def lines(self) -> list[str]:
+        """The report for people."""
+        outcome = "no success labels" if self.successes is None else f"{self.successes} successful"
+        lines = [f"accepted {self.accepted} episodes, {self.frames} frames, {outcome}, digest {self.digest[:16]}"]
+        lines += [f"mapped   {name} <- {feature}" for name, feature in self.mapped.items()]
+        lines += [f"resized  {camera}: {choice}" for camera, choice in self.resized.items()]
+        lines += [f"ignored  {feature}: {reason}" for feature, reason in self.ignored.items()]
+        for entry in self.quarantined:
+            evidence = f" ({entry['evidence']})" if entry["evidence"] else ""
+            lines.append(f"refused  episode {entry['episode']} [{entry['check']}]: {entry['reason']}{evidence}")
+        return lines
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """Which feature plays which part, and what frames will look like."""
+
+    action: Feature
+    state: Feature | None
+    success: Feature | None
+    cameras: Mapping[str, Feature]
+    size: tuple[int, int]
+    ignored: Mapping[str, str]
+
+    @property
+    def vectors(self) -> list[str]:
+        return [feature.name for feature in (self.action, self.state, self.success) if feature is not None]
+
+    @property
+    def mapped(self) -> dict[str, str]:
+        parts = {"action": self.action, "state": self.state, "success": self.success, **self.cameras}
+        return {name: feature.name for name, feature in parts.items() if feature is not None}
+
+
+def _plan(dataset: Dataset, options: IngestOptions) -> _Plan:
+    where = dataset.root / INFO
+    known = ", ".join(dataset.features)
+    for name, feature in options.mapping.items():
+        if feature != NONE and feature not in dataset.features:
+            raise DataError(
+                f"there is no feature {feature!r} to map to {name}", where=where, remedy=f"choose among: {known}"
+            )
+    numbers: dict[str, Feature | None] = {}
+    for role, default in ROLES.items():
+        name = options.mapping.get(role, default)
+        found = dataset.features.get(name)
+        if found is not None and not _is_number(found.dtype):
+            raise DataError(
+                f"{role} is mapped to {name}, which holds {found.dtype}", where=where, remedy="map it to numbers"
+            )
+        numbers[role] = found
+    action = numbers["action"]
+    if action is None:
+        raise DataError(
+            "there is no action feature", where=where, remedy=f"say which one: --map action=FEATURE, among: {known}"
+        )
+    cameras, ignored = _cameras(dataset, options.mapping)
+    if not cameras:
+        raise DataError(
+            "there is no camera", where=where, remedy=f"name one: --map NAME=FEATURE with an image or video of: {known}"
+        )
+    sizes = [feature.image_size for feature in cameras.values()]
+    size = options.size or (min(height for height, _ in sizes), min(width for _, width in sizes))
+    used = {feature.name for feature in (*numbers.values(), *cameras.values()) if feature is not None}
+    skip = {"timestamp", "frame_index", "episode_index", "index", "task_index"} | used | set(ignored)
+    ignored |= {name: "plays no part in training" for name in dataset.features if name not in skip}
+    return _Plan(action, numbers["state"], numbers["success"], cameras, size, ignored)
+
+
+def _is_number(dtype: str) -> bool:
+    try:
+        return np.dtype(dtype).kind in "biuf"
+    except TypeError:
+        return False
+
+
+def _cameras(dataset: Dataset, mapping: Mapping[str, str]) -> tuple[dict[str, Feature], dict[str, str]]:
+    """The cameras by name, and why others are left out."""
+    visual = {name: feature for name, feature in dataset.features.items() if feature.dtype in VISUAL}
+    named = {name: feature for name, feature in mapping.items() if name not in ROLES and feature != NONE}
+    for name, feature in named.items():
+        if feature not in visual or visual[feature].depth:
+            raise DataError(
+                f"camera {name} is mapped to {feature}, which is no colour image or video",
+                where=dataset.root / INFO,
+                remedy=f"choose among: {', '.join(visual) or 'none, this dataset has no camera'}",
+            )
+    if named:
+        left = {feature: "not among the mapped cameras" for feature in visual if feature not in named.values()}
+        return {name: visual[feature] for name, feature in named.items()}, left
+    names = {
+        feature: feature.removeprefix("observation.images.").removeprefix("observation.").replace("/", ".")
+        for feature in visual
+    }
+    left = {name: "a depth map" for name, camera in visual.items() if camera.depth}
+    return {names[name]: camera for name, camera in visual.items() if not camera.depth}, left
+
+
+def shrinker(size: tuple[int, int], fit: Fit) -> Callable[[Image.Image], np.ndarray]:
+    """A function from PIL images of any size to uint8 (H, W, 3); pictures of the right size are not touched."""
+    height, width = size
+
+    def shrink(image: Image.Image) -> np.ndarray:
+        if image.size == (width, height):
+            return np.asarray(image)
+        if fit == "stretch":
+            return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR, reducing_gap=None))
+        pick = max if fit == "crop" else min
+        scale = pick(width / image.width, height / image.height)
+        near = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+        scaled = image.resize(near, Image.Resampling.BILINEAR)
+        left, top = (near[0] - width) // 2, (near[1] - height) // 2  # negative where black is added
+        return np.asarray(scaled.crop((left, top, left + width, top + height)))
+
+    return shrink
+
+
+def ingest(dataset: Path, out: Path, options: IngestOptions | None = None) -> IngestReport:
+    """Makes a store of a dataset. The store appears whole or not at all.
+
+    Args:
+        dataset: Root folder of a LeRobot v3 dataset.
+        out: The store to create; a store that was there is replaced.
+        options: Mapping, size, bounds.
+
+    Raises:
+        DataError: the dataset as a whole cannot be used, or none of its episodes can.
+        MachineError: the disk is full.
+    """
+    began = time.perf_counter()
+    options = options or IngestOptions()
+    source = open_dataset(dataset)
+    _require_replaceable(Path(out))
+    plan = _plan(source, options)
+    if source.episodes.empty and not options.allow_empty:
+        raise DataError("the dataset has no episodes", where=source.root, remedy="record some, then ingest again")
+    findings: list[Finding] = []
+    successes = 0
+    with replacing(Path(out)) as fresh:
+        writer = StoreWriter(
+            fresh,
+            cameras=list(plan.cameras),
+            image_size=plan.size,
+            action_size=plan.action.size,
+            state_size=plan.state.size if plan.state else 0,
+            settings=options.settings,
+        )
+        seen: dict[str, int] = {}
+        name = "/".join(source.root.resolve().parts[-2:])  # no machine's own paths inside a store
+        for episode in _episodes(source, plan, options, findings):
+            twins = checks.check_duplicate(episode.episode, episode.digest, seen)
+            findings += twins
+            if not twins:
+                seen[episode.digest] = episode.episode
+                successes += episode.succeeded
+                writer.add(episode, name)
+        quarantined = quarantine_list(findings)
+        if not writer.episodes and not source.episodes.empty:
+            raise _nothing_left(source, quarantined)
+        description = _description(source, plan, options, name, quarantined)
+        digest = writer.finish(description)
+    return IngestReport(
+        dataset=source.root,
+        accepted=writer.episodes,
+        frames=writer.frames,
+        successes=successes if description["labels"] != "none" else None,
+        mapped=plan.mapped,
+        ignored=plan.ignored,
+        resized={c: entry["choice"] for c, entry in description["resize"].items() if entry["from"] != entry["to"]},
+        quarantined=quarantined,
+        digest=digest,
+        seconds=time.perf_counter() - began,
+    )
+
+
+def _require_replaceable(out: Path) -> None:
+    if out.exists() and not (out / "store.json").is_file() and (not out.is_dir() or any(out.iterdir())):
+        raise DataError("is in the way, and is not a store", where=out, remedy="choose another --out, or remove it")
+
+
+def _nothing_left(dataset: Dataset, quarantined: Sequence[Mapping[str, Any]]) -> DataError:
+    shown = [f"    episode {e['episode']} [{e['check']}]: {e['reason']} {e['evidence']}".rstrip() for e in quarantined]
+    more = [f"    and {len(shown) - 10} more"] if len(shown) > 10 else []
+    return DataError(
+        "\n".join([f"none of the {len(dataset.episodes)} episodes can be used:", *shown[:10], *more]),
+        where=dataset.root,
+        remedy="correct the dataset, or record these episodes again",
+    )
+
+
+def _description(
+    dataset: Dataset, plan: _Plan, options: IngestOptions, name: str, quarantined: list[dict[str, Any]]
+) -> dict[str, Any]:
+    labels = "none"
+    if plan.success is not None:
+        labels = plan.success.name
+    elif any("success" in row for row in dataset.side.get("episodes", [])):
+        labels = SIDE_FILE
+    resize = {}
+    for camera, feature in plan.cameras.items():
+        before, after = list(feature.image_size), list(plan.size)
+        how = f"{before[0]}x{before[1]} to {after[0]}x{after[1]}, {options.fit}, bilinear with antialiasing"
+        resize[camera] = {"from": before, "to": after, "choice": "none" if before == after else how}
+    return {
+        "cameras": list(plan.cameras),
+        "image_size": list(plan.size),
+        "resize": resize,
+        "action_size": plan.action.size,
+        "state_size": plan.state.size if plan.state else 0,
+        "action_names": _names(plan.action),
+        "state_names": _names(plan.state),
+        "fps": dataset.fps,
+        "features": plan.mapped,
+        "ignored": dict(plan.ignored),
+        "labels": labels,
+        "source_dataset": name,
+        "side": {key: value for key, value in dataset.side.items() if key != "episodes"},
+        "quarantined": quarantined,
+    }
+
+
+def _names(feature: Feature | None) -> list[str] | None:
+    names = feature.names if feature is not None else None
+    if isinstance(names, dict):  # some recorders nest them: {"motors": [...]}
+        names = next((value for value in names.values() if isinstance(value, list)), None)
+    return [str(name) for name in names] if isinstance(names, list) else None
+
+
+def _episodes(
+    dataset: Dataset, plan: _Plan, options: IngestOptions, findings: list[Finding]
+) -> Iterator[StoredEpisode]:
+    """Yields the sound episodes in the order of their rows; appends what is wrong with the others to `findings`."""
+    if dataset.episodes.empty:
+        return
+    columns = read_columns(dataset, plan.vectors)
+    owner = columns.index["episode_index"].to_numpy(np.int64)
+    table = validate(FRAME_TABLE, derive(columns.index, dataset.fps), owner)
+    refuse(dataset.root / "data", [finding for finding in table if finding.episode is None])
+    side = _side_rows(dataset)
+    rows = _row_ranges(dataset, owner, findings)
+    order = sorted(rows, key=lambda episode: rows[episode].start)
+    shrink = shrinker(plan.size, options.fit)
+    images = [feature.name for feature in plan.cameras.values() if feature.dtype == "image"]
+    videos = {f.name: VideoCamera(dataset, f.name, shrink) for f in plan.cameras.values() if f.dtype == "video"}
+    pictures = decode_images(dataset, images, [rows[episode] for episode in order], shrink) if images else None
+    meta = {int(row["episode_index"]): row for row in dataset.episodes.to_dict("records")}
+    with ExitStack() as open_files, progress.track("check and store", len(order), unit="episode") as bar:
+        for camera in videos.values():
+            open_files.callback(camera.close)
+        for episode in order:
+            decoded = dict(next(pictures)) if pictures is not None else {}
+            entry = meta[episode]
+            for name, camera in videos.items():
+                decoded[name] = camera.decode(entry, len(rows[episode]))
+            found = [finding for finding in table if finding.episode == episode]
+            found += _check_numbers(dataset, plan, options, columns, entry, rows[episode])
+            frames = {
+                name: _check_frames(episode, name, feature, decoded[feature.name], found)
+                for name, feature in plan.cameras.items()
+            }
+            if not found:
+                states = _float32(columns, plan.state, rows[episode])
+                for name, stack in frames.items():
+                    found += checks.check_blank(episode, name, stack)
+                    found += checks.check_frozen(episode, name, stack, states)
+            findings += found
+            if not found:
+                yield _assemble(dataset, plan, columns, frames, entry, rows[episode], side.get(episode, {}))
+            bar.advance()
+
+
+def _row_ranges(dataset: Dataset, owner: np.ndarray, findings: list[Finding]) -> dict[int, range]:
+    """The rows of each episode; episodes without rows, or with rows in several places, are findings."""
+    starts = np.flatnonzero(np.diff(owner, prepend=owner[0] - 1 if len(owner) else 0))
+    ends = np.append(starts[1:], len(owner))
+    ranges: dict[int, range] = {}
+    scattered = set()
+    for start, end in zip(starts, ends, strict=True):
+        episode = int(owner[start])
+        if episode in ranges:
+            scattered.add(episode)
+        ranges[episode] = range(int(start), int(end))
+    for episode in sorted(scattered):
+        findings.append(Finding(episode, "row_order", "its rows do not stand together in the data files"))
+        del ranges[episode]
+    for episode in sorted(set(map(int, dataset.episodes["episode_index"])) - set(map(int, owner))):
+        findings.append(Finding(episode, "row_count", "meta/episodes lists it, but the data files hold no rows of it"))
+    return ranges
+
+
+def _check_numbers(
+    dataset: Dataset, plan: _Plan, options: IngestOptions, columns: Columns, entry: Mapping[Any, Any], rows: range
+) -> list[Finding]:
+    episode, part = int(entry["episode_index"]), slice(rows.start, rows.stop)
+    index_range = (int(entry["dataset_from_index"]), int(entry["dataset_to_index"]))
+    found = checks.check_row_count(episode, int(entry["length"]), index_range, len(rows))
+    tasks = columns.index["task_index"].to_numpy()[part]
+    found += checks.check_tasks(episode, tasks, dataset.tasks, options.tasks)
+    for name in plan.vectors:
+        wrong, values = columns.wrong[name][part], columns.vectors[name][part]
+        found += checks.check_shapes(episode, name, wrong, dataset.features[name].size)
+        found += checks.check_finite(episode, name, np.where(wrong[:, None], 0.0, values))
+    if options.action_range is not None:
+        actions = columns.vectors[plan.action.name][part]
+        found += checks.check_bounds(episode, plan.action.name, actions, *options.action_range)
+    return found
+
+
+def _check_frames(episode: int, camera: str, feature: Feature, decoded: Decoded, found: list[Finding]) -> np.ndarray:
+    """The frames as one array; what is missing or of another size is a finding, and black in the array."""
+    missing = np.array([frame is None for frame in decoded.frames], bool)
+    found += checks.check_frame_count(episode, camera, missing, decoded.evidence)
+    strange = decoded.sizes - {feature.image_size}
+    if strange:
+        sizes = ", ".join(f"{height}x{width}" for height, width in sorted(strange))
+        declared = "x".join(map(str, feature.image_size))
+        reason = f"camera {camera} gives pictures of {sizes}, meta/info.json says {declared}"
+        found.append(Finding(episode, "wrong_shape", reason, decoded.evidence))
+    good = next((frame for frame in decoded.frames if frame is not None), np.zeros((1, 1, 3), np.uint8))
+    return np.stack([np.zeros_like(good) if frame is None else frame for frame in decoded.frames])
+
+
+def _float32(columns: Columns, feature: Feature | None, rows: range) -> np.ndarray | None:
+    if feature is None:
+        return None
+    return columns.vectors[feature.name][rows.start : rows.stop].astype(np.float32)
+
+
+def _assemble(
+    dataset: Dataset,
+    plan: _Plan,
+    columns: Columns,
+    frames: Mapping[str, np.ndarray],
+    entry: Mapping[Any, Any],
+    rows: range,
+    side: Mapping[str, Any],
+) -> StoredEpisode:
+    success = np.zeros(len(rows), bool)
+    if plan.success is not None:
+        # `next.success` says what the action led to; a store says what the frame shows: one row later.
+        led_to: np.ndarray = np.any(columns.vectors[plan.success.name][rows.start : rows.stop] > 0.5, axis=1)
+        success[1:] = led_to[:-1]
+        succeeded = bool(led_to.any())
+    else:
+        succeeded = bool(side.get("success", False))
+    actions = _float32(columns, plan.action, rows)
+    assert actions is not None
+    seed = side.get("seed")
+    return StoredEpisode(
+        frames=frames,
+        actions=actions,
+        states=_float32(columns, plan.state, rows),
+        success=success,
+        task=dataset.tasks[int(columns.index["task_index"].iloc[rows.start])],
+        source=str(dataset.side.get("source", "external")),
+        split=str(side.get("split", "train")),
+        succeeded=succeeded,
+        seed=None if seed is None else int(seed),
+        episode=int(entry["episode_index"]),
+    )
+
+
+def _side_rows(dataset: Dataset) -> dict[int, Mapping[str, Any]]:
+    rows = {int(row["episode_index"]): row for row in dataset.side.get("episodes", [])}
+    unknown = sorted(set(rows) - set(map(int, dataset.episodes["episode_index"])))
+    if unknown:
+        raise DataError(
+            f"speaks of episodes {unknown[:5]}, which the dataset does not have",
+            where=dataset.root / SIDE_FILE,
+            remedy="the file belongs to another dataset: restore the right one",
+        )
+    return rows
+
+
+def store_demos(params: Params, paths: Paths, task: str) -> None:
+    """The stage `demo_store@task`: expert demonstrations into a store.
+
+    Raises:
+        DataError: the dataset cannot be used.
+    """
+    figures = _figures(_store(params, paths, task, "expert"))
+    write_json(paths.store_report(task, "expert"), figures)
+    _tell(figures)
+
+
+def store_rollouts(params: Params, paths: Paths, task: str) -> None:
+    """The stage `rollout_store@task`: BC-policy and random rollouts into one store each.
+
+    Raises:
+        DataError: a dataset cannot be used.
+    """
+    sources: tuple[Source, ...] = ("policy", "random")
+    parts = {source: _figures(_store(params, paths, task, source)) for source in sources}
+    figures: dict[str, Any] = {key: sum(parts[s][key] for s in sources) for key in ("accepted", "frames", "seconds")}
+    figures["quarantined"] = [{**entry, "source": s} for s in sources for entry in parts[s]["quarantined"]]
+    figures["digest"] = merkle_root(parts[s]["digest"] for s in sources)
+    write_json(paths.store_report(task, "rollouts"), {**figures, "sources": parts})
+    _tell(figures)
+
+
+def _store(params: Params, paths: Paths, task: str, source: Source) -> IngestReport:
+    options = IngestOptions(
+        tasks=(task,), action_range=(-1.0, 1.0), settings=params.store, allow_empty=source == "random"
+    )
+    report = ingest(paths.raw(task, source), paths.store(task, source), options)
+    for line in report.lines():
+        if line.startswith(("accepted", "refused")):
+            progress.log(f"{task} {source}: {line}")
+    return report
+
+
+def _figures(report: IngestReport) -> dict[str, Any]:
+    return {
+        "accepted": report.accepted,
+        "quarantined": list(report.quarantined),
+        "frames": report.frames,
+        "successes": report.successes,
+        "digest": report.digest,
+        "seconds": report.seconds,
+    }
+
+
+def _tell(figures: Mapping[str, Any]) -> None:
+    progress.metrics(
+        {"accepted": figures["accepted"], "quarantined": len(figures["quarantined"]), "frames": figures["frames"]}
+    )
+
+
+def ingest_command(dataset: Path, out: Path, mapping: Mapping[str, str], size: int | None) -> None:
+    """`world4rl ingest`: makes a store and prints what was accepted, mapped, resized and refused.
+
+    Args:
+        dataset: Root folder of a LeRobot v3 dataset.
+        out: The store to create.
+        mapping: Feature by name, see `IngestOptions`.
+        size: Height and width of the stored frames in pixels; None: those of the smallest camera.
+
+    Raises:
+        DataError: nothing of the dataset can be used; nothing was written.
+    """
+    options = IngestOptions(mapping=mapping, size=None if size is None else (size, size))
+    for line in ingest(dataset, out, options).lines():
+        print(line)
