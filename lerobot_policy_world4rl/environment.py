@@ -65,7 +65,7 @@ class LeRobotMetaWorld(gymnasium.Env[dict[str, Any], np.ndarray]):
         observation, reward, _, truncated, info = self._env.step(action)
         return self._seen(observation), reward, info["success"], truncated, {"is_success": info["success"]}
 
-    def render(self) -> np.ndarray:  # type: ignore[override]  # gymnasium ties it to the observation's type
+    def render(self) -> np.ndarray:
         """The last frame, its pixels enlarged: uint8 (H, W, 3)."""
         scale = -(-VIDEO_PIXELS // len(self._frame))
         return self._frame.repeat(scale, axis=0).repeat(scale, axis=1)
