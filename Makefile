@@ -26,8 +26,7 @@ test: lint typecheck ## Lint, type check, and run all tests
 	$(BIN)/python -m pytest
 
 ui: setup ## Open the Dagster UI on loopback
-	@mkdir -p .dagster
-	DAGSTER_HOME=$(CURDIR)/.dagster $(BIN)/dagster dev --host 127.0.0.1 --workspace workspace.yaml
+	@$(BIN)/python -m pipelines.ui
 
 lint: setup ## Check style and format
 	$(BIN)/ruff check .

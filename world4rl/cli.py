@@ -5,7 +5,6 @@ Heavy modules are imported inside the commands, so that `world4rl --help` answer
 
 from __future__ import annotations
 
-import errno
 import os
 import signal
 import sys
@@ -16,6 +15,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from world4rl.errors import ConfigError, MachineError, World4RLError
+from world4rl.files import disk_full
 from world4rl.stages import STAGES, Stage
 
 app = typer.Typer(
@@ -117,14 +117,11 @@ def main() -> NoReturn:
         app()
     except World4RLError as error:
         _fail(error)
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+    except Exception as error:
+        if not disk_full(error):
             raise
-        _fail(
-            MachineError(
-                "the disk is full", where=error.filename, remedy="free some space and run the same command again"
-            )
-        )
+        where = error.filename if isinstance(error, OSError) else None
+        _fail(MachineError("the disk is full", where=where, remedy="free some space and run the same command again"))
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
         sys.exit(128 + signal.SIGINT)

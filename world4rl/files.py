@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import errno
+import fcntl
+import glob
 import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,28 +17,34 @@ from typing import Any
 
 from world4rl.errors import MachineError
 
+ABANDONED_SECONDS = 60.0
+
 
 @contextmanager
 def replacing(target: Path) -> Iterator[Path]:
     """Yields a temporary path beside `target` that becomes `target` when the block ends well.
 
     The caller creates a file or a folder there. If the block raises, the temporary path is removed and
-    `target` stays as it was. A folder that is replaced is moved aside first and deleted last.
+    `target` stays as it was. A folder that is replaced is moved aside first and deleted last. What a process that
+    was killed in such a block left behind is removed by the next one for the same target.
 
     Raises:
         MachineError: the disk is full.
     """
     target = Path(target)
     target.parent.mkdir(parents=True, exist_ok=True)
+    _remove_abandoned(target)
     holder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent))
+    lock = os.open(holder, os.O_RDONLY)
     fresh = holder / target.name
     try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
         yield fresh
         if target.is_dir():
             target.rename(holder / "replaced")
-        os.replace(fresh, target)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        fresh.replace(target)
+    except Exception as error:
+        if disk_full(error):
             raise MachineError(
                 "the disk is full; nothing was half-written",
                 where=target,
@@ -43,7 +52,39 @@ def replacing(target: Path) -> Iterator[Path]:
             ) from error
         raise
     finally:
+        os.close(lock)
         shutil.rmtree(holder, ignore_errors=True)
+
+
+def _remove_abandoned(target: Path) -> None:
+    """Removes the temporary folders of processes that were killed: nobody holds their lock any more."""
+    for holder in target.parent.glob(f".{glob.escape(target.name)}.*.partial"):
+        try:
+            lock = os.open(holder, os.O_RDONLY)
+        except FileNotFoundError:
+            continue  # its owner finished meanwhile
+        try:
+            if time.time() - os.fstat(lock).st_mtime > ABANDONED_SECONDS:  # younger: its owner may be about to lock it
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(holder, ignore_errors=True)
+        except BlockingIOError:
+            continue
+        finally:
+            os.close(lock)
+
+
+def disk_full(error: BaseException | None) -> bool:
+    """Whether a full disk is what an error, or what caused it, is about.
+
+    Libraries that write from Rust or C++ keep the reason in the message only.
+    """
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        if os.strerror(errno.ENOSPC) in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def write_text(target: Path, text: str) -> None:
