@@ -123,7 +123,22 @@ STAGES: dict[str, Stage] = {
             "Write the HTML report and its figures as JSON.",
             "world4rl.evaluation.report:write_report",
             False,
-            ("profile", "tasks", "evaluation", "gates"),
+            (
+                "profile",
+                "seed",
+                "tasks",
+                "task_parameters",
+                "simulation",
+                "demonstrations",
+                "rollouts",
+                "store",
+                "world_model",
+                "classifier",
+                "behaviour_cloning",
+                "refinement",
+                "evaluation",
+                "gates",
+            ),  # the page shows every one of them
         ),
     )
 }
