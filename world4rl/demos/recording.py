@@ -25,7 +25,8 @@ from world4rl.envs.episodes import Episode
 from world4rl.files import replacing
 
 QUANTILES = (0.01, 0.10, 0.50, 0.90, 0.99)
-FILE_BYTES = 100 * 2**20  # LeRobot's own limit for a data file
+FILE_MEGABYTES = 100  # LeRobot's own limit for a data file
+FILE_BYTES = FILE_MEGABYTES * 2**20
 FILES_PER_CHUNK = 1000
 
 
@@ -170,7 +171,7 @@ class _Writer:
             "total_frames": self.frames,
             "total_tasks": 1 if count else 0,
             "chunks_size": FILES_PER_CHUNK,
-            "data_files_size_in_mb": FILE_BYTES // 2**20,
+            "data_files_size_in_mb": FILE_MEGABYTES,
             "video_files_size_in_mb": 200,
             "data_path": DATA_PATH,
             "video_path": None,
@@ -184,7 +185,7 @@ class _Writer:
 def encode_png(frame: np.ndarray) -> bytes:
     """A frame uint8 (H, W, 3) as PNG."""
     buffer = io.BytesIO()
-    Image.fromarray(frame).save(buffer, "png", compress_level=6)
+    Image.fromarray(frame).save(buffer, "png", compress_level=1)  # higher levels save nothing at these sizes
     return buffer.getvalue()
 
 
