@@ -60,7 +60,7 @@ class World4RLGaussianPolicy(PreTrainedPolicy):
         """Forgets the past frames: a new episode begins."""
         self._seen: deque[Tensor] = deque(maxlen=self.config.n_obs_steps)
 
-    def select_action(self, batch: dict[str, Tensor], **_: Any) -> Tensor:
+    def select_action(self, batch: dict[str, Any], **_: Any) -> Tensor:
         """The mean action (B, A), in [-1, 1]. At an episode's start the first frame stands for the missing ones."""
         frame = batch[self.config.camera_key]
         self._seen.append(frame)
@@ -68,11 +68,11 @@ class World4RLGaussianPolicy(PreTrainedPolicy):
             self._seen.append(frame)
         return self._mean(torch.stack(tuple(self._seen), dim=1), batch)
 
-    def predict_action_chunk(self, batch: dict[str, Tensor], **_: Any) -> Tensor:
+    def predict_action_chunk(self, batch: dict[str, Any], **_: Any) -> Tensor:
         """A chunk of one action: (B, 1, A), in [-1, 1]."""
         return self.select_action(batch)[:, None]
 
-    def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
+    def forward(self, batch: dict[str, Any]) -> tuple[Tensor, dict[str, float]]:
         """The behaviour-cloning loss (equation 2).
 
         Args:
@@ -91,11 +91,11 @@ class World4RLGaussianPolicy(PreTrainedPolicy):
         return loss, {"nll": loss.item(), "sigma": distribution.stddev.mean().item()}
 
     @torch.no_grad()
-    def _mean(self, frames: Tensor, batch: dict[str, Tensor]) -> Tensor:
+    def _mean(self, frames: Tensor, batch: dict[str, Any]) -> Tensor:
         mean: Tensor = self.network(frames, self._state(batch)).mean
         return mean.clamp(-1.0, 1.0)
 
-    def _state(self, batch: dict[str, Tensor]) -> Tensor | None:
+    def _state(self, batch: dict[str, Any]) -> Tensor | None:
         if not self.network.state_size:
             return None
         state = batch[OBS_STATE]
