@@ -11,8 +11,6 @@ from lerobot.datasets import lerobot_dataset as lerobot
 from world4rl.demos.recording import write_dataset
 
 
-
-
 def test_stock_lerobot_reads_every_number_and_pixel(good_dataset: Path, good_episodes: Any) -> None:
     dataset = lerobot.LeRobotDataset("local/test", root=good_dataset)
     rows = [(episode, t) for _, episode in good_episodes for t in range(len(episode.frames))]

@@ -25,11 +25,15 @@ def test_no_overlap_even_at_full_length() -> None:
 
 
 def test_a_longer_list_begins_with_the_shorter_one() -> None:
-    assert episode_seeds(1, "soccer-v3", "expert", "train", 5) == episode_seeds(1, "soccer-v3", "expert", "train", 9)[:5]
+    assert (
+        episode_seeds(1, "soccer-v3", "expert", "train", 5) == episode_seeds(1, "soccer-v3", "expert", "train", 9)[:5]
+    )
 
 
 def test_runs_and_tasks_differ() -> None:
-    firsts = {episode_seeds(run, task, "expert", "train", 1)[0] for run in range(5) for task in ("soccer-v3", "hammer-v3")}
+    firsts = {
+        episode_seeds(run, task, "expert", "train", 1)[0] for run in range(5) for task in ("soccer-v3", "hammer-v3")
+    }
     assert len(firsts) == 10
 
 

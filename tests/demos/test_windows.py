@@ -44,9 +44,7 @@ def write_store(
             episode=number,
         )
         writer.add(episode, "test")
-    writer.finish(
-        {"cameras": ["eye"], "image_size": [2, 3], "action_size": 2, "state_size": state_size, "fps": 10.0}
-    )
+    writer.finish({"cameras": ["eye"], "image_size": [2, 3], "action_size": 2, "state_size": state_size, "fps": 10.0})
     return EpisodeStore.open(root)
 
 
@@ -58,9 +56,7 @@ def store(tmp_path: Path) -> EpisodeStore:
 def expected_windows(lengths: list[int], length: int, history: int) -> list[tuple[int, int]]:
     """(episode, first row) of every window, by the definition."""
     return [
-        (number, first)
-        for number, rows in enumerate(lengths)
-        for first in range(-(history - 1), rows - length + 1)
+        (number, first) for number, rows in enumerate(lengths) for first in range(-(history - 1), rows - length + 1)
     ]
 
 
