@@ -21,8 +21,11 @@ say() { printf 'setup: %s\n' "$*"; }
 # What an installed environment depends on: when it changes, the environment is brought up to date.
 fingerprint() {
   cat requirements.lock pyproject.toml lerobot_policy_world4rl/pyproject.toml scripts/setup.sh | cksum
-  pwd # an environment that was moved or copied does not work
+  pwd
 }
+
+# An environment works only where it was made: its programs name its path.
+moved() { [ -e "$STAMP" ] && ! grep -qxF "$(pwd)" "$STAMP"; }
 
 # Prints "MINOR PATH" when $1 is a Python that runs and is recent enough. A name on PATH proves nothing: pyenv's
 # shims stand there for every version and fail for those that are not active.
@@ -80,12 +83,13 @@ find_uv() {
   echo "$TOOLS/bin/uv"
 }
 
-if [ "${1:-}" != lock ] && [ -x "$ENVIRONMENT/bin/python" ] && [ "$(cat "$STAMP" 2>/dev/null)" = "$(fingerprint)" ]; then
+if [ "${1:-}" != lock ] && [ -x "$ENVIRONMENT/bin/python" ] &&
+  [ "$(cat "$STAMP" 2>/dev/null)" = "$(fingerprint)" ]; then
   exit 0
 fi
 
 started=$SECONDS
-if [ ! -x "$ENVIRONMENT/bin/python" ] || [ -z "$(probe "$ENVIRONMENT/bin/python")" ] || [ -n "${PYTHON:-}" ]; then
+if [ -z "$(probe "$ENVIRONMENT/bin/python")" ] || moved || [ -n "${PYTHON:-}" ]; then
   free=$(df -Pk . | awk 'NR == 2 { print $4 }')
   [ "$free" -ge "$FREE_KB" ] || fail "only $((free / 1000000)) GB free in $(pwd), $((FREE_KB / 1000000)) GB needed" \
     "free space on this disk or clone the repository to another one"

@@ -11,10 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from world4rl import progress, runner
+from world4rl import runner
 from world4rl.config import dump_params, load_params, load_profile
 from world4rl.errors import ConfigError, World4RLError
-from world4rl.paths import Paths
 from world4rl.stages import STAGES, Stage
 
 HEAVY = (
@@ -315,8 +314,3 @@ cli._fix_hash_seed()
         text=True,
     )
     assert result.stdout.strip() == "0 ['-m', 'world4rl', 'report', '--root', 'x']", result.stderr
-
-
-def test_no_session_is_left_open():
-    with progress.session("another", reporters=[]):
-        assert Paths().params == Path("params.yaml")

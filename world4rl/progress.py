@@ -112,6 +112,7 @@ class Bar:
 
 
 _reporters: list[Reporter] = []
+_open = False
 
 
 @contextmanager
@@ -158,13 +159,15 @@ def session(title: str, *, reporters: Iterable[Reporter] | None = None) -> Itera
         title: The stage and its task.
         reporters: The listeners, instead of the console and the registered ones.
     """
-    if _reporters:
+    global _open
+    if _open:
         raise RuntimeError("a session is already open")
+    _open = True
     quiet_libraries()
-    _reporters.extend(_find() if reporters is None else reporters)
     began = time.monotonic()
     ended_by: BaseException | None = None
     try:
+        _reporters.extend(_find() if reporters is None else reporters)
         log(f"{title}: started")
         yield
         log(f"{title}: done in {duration(time.monotonic() - began)}")
@@ -176,6 +179,7 @@ def session(title: str, *, reporters: Iterable[Reporter] | None = None) -> Itera
         for reporter in list(_reporters):
             _call(reporter, "close", ended_by)
         _reporters.clear()
+        _open = False
 
 
 def _how_it_ended(error: BaseException) -> str:

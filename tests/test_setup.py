@@ -1,0 +1,186 @@
+"""`make setup` finds what a machine offers, says what it lacks, and has nothing to do the second time.
+
+The real installation is what `make` has just done before it ran these tests; here the script meets machines that are
+made of stand-ins.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+TOOLS = ("bash", "env", "dirname", "cat", "cksum", "df", "awk", "grep", "mkdir", "rm", "ln", "sleep")
+UV = """#!/usr/bin/env bash
+# Stands for uv: notes what it is asked, makes what `uv venv` makes, fails where the test says so.
+echo "uv $*" >>"{log}"
+case "$1 ${{2:-}}" in
+  "venv "*) mkdir -p .venv/bin; ln -sf "{python}" .venv/bin/python
+            printf '#!/bin/sh\\necho checked\\n' >.venv/bin/world4rl; {chmod} +x .venv/bin/world4rl ;;
+  "pip sync") exit {sync} ;;
+esac
+"""
+
+
+class Machine:
+    """A folder with the project's set-up files, and a PATH on which only stand-ins lie."""
+
+    def __init__(self, folder: Path) -> None:
+        self.project = folder / "project"
+        self.bin = folder / "bin"
+        self.home = folder / "home"
+        self.log = folder / "uv.log"
+        for made in (self.bin, self.home, self.project / "scripts", self.project / "lerobot_policy_world4rl"):
+            made.mkdir(parents=True)
+        for name in (
+            "requirements.lock",
+            "pyproject.toml",
+            "scripts/setup.sh",
+            "lerobot_policy_world4rl/pyproject.toml",
+        ):
+            shutil.copy(ROOT / name, self.project / name)
+        for package in ("world4rl", "assets", "pipelines"):
+            (self.project / package).mkdir()
+        for tool in TOOLS:
+            (self.bin / tool).symlink_to(str(shutil.which(tool)))
+
+    def program(self, path: Path, text: str) -> Path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        path.chmod(0o755)
+        return path
+
+    def shim(self, name: str) -> None:
+        """What pyenv puts on PATH for a version that is installed but not active."""
+        self.program(self.bin / name, f"#!/bin/sh\necho 'pyenv: {name}: command not found' >&2\nexit 127\n")
+
+    def python(self, path: Path, minor: int) -> Path:
+        """A Python that says it is 3.`minor`."""
+        real = sys.executable
+        lie = f"import sys; sys.version_info = (3, {minor}, 0, 'final', 0); sys.executable = '{path}'"
+        return self.program(path, f'#!/bin/sh\n[ "$1" = -c ] && exec {real} -c "{lie}\n$2"\nexec {real} "$@"\n')
+
+    def uv(self, sync: int = 0) -> None:
+        text = UV.format(log=self.log, python=sys.executable, chmod=shutil.which("chmod"), sync=sync)
+        self.program(self.bin / "uv", text)
+
+    def setup(self, **environment: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [str(self.bin / "bash"), "scripts/setup.sh"],
+            cwd=self.project,
+            env={"PATH": str(self.bin), "HOME": str(self.home), **environment},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+
+    def asked(self) -> list[str]:
+        return [line.split(" --")[0] for line in self.log.read_text().splitlines() if "--version" not in line]
+
+
+@pytest.fixture
+def machine(tmp_path) -> Machine:
+    return Machine(tmp_path)
+
+
+def assert_one_clear_error(result: subprocess.CompletedProcess[str], *expected: str) -> None:
+    assert result.returncode != 0
+    assert result.stderr.count("error: ") == 1, result.stderr
+    assert "to do: " in result.stderr
+    for text in expected:
+        assert text in result.stderr
+
+
+def test_it_sets_up_once_and_again_only_when_something_changed(machine):
+    machine.python(machine.bin / "python3.12", 12)
+    machine.uv()
+    first = machine.setup()
+    assert first.returncode == 0, first.stderr
+    assert f"creating .venv with {machine.bin}/python3.12" in first.stdout
+    assert machine.asked() == ["uv venv", "uv pip sync", "uv pip install"]
+    second = machine.setup()
+    assert (second.returncode, second.stdout, second.stderr) == (0, "", "")
+    with (machine.project / "requirements.lock").open("a") as lock:
+        lock.write("another==1.0\n")
+    machine.log.unlink()
+    third = machine.setup()
+    assert third.returncode == 0
+    assert machine.asked() == ["uv pip sync", "uv pip install"]
+
+
+def test_an_environment_that_was_copied_elsewhere_is_made_anew(machine):
+    machine.python(machine.bin / "python3.12", 12)
+    machine.uv()
+    assert machine.setup().returncode == 0
+    machine.project = machine.project.rename(machine.project.with_name("moved"))
+    assert "creating .venv" in machine.setup().stdout
+
+
+@pytest.mark.parametrize("variable", ["PYENV_ROOT", "HOME"])
+def test_it_finds_a_python_that_pyenv_has_but_has_not_activated(machine, variable):
+    for name in ("python3.12", "python3.13", "python3"):
+        machine.shim(name)
+    machine.uv()
+    root = machine.home / ("elsewhere" if variable == "PYENV_ROOT" else ".pyenv")
+    found = machine.python(root / "versions" / "3.12.1" / "bin" / "python", 12)
+    machine.python(root / "versions" / "3.13.0" / "bin" / "python", 13)
+    result = machine.setup(**({"PYENV_ROOT": str(root)} if variable == "PYENV_ROOT" else {}))
+    assert f"creating .venv with {found}" in result.stdout, result.stderr
+
+
+def test_it_takes_313_where_there_is_no_312(machine):
+    machine.python(machine.bin / "python3", 11)
+    found = machine.python(machine.bin / "python3.13", 13)
+    machine.uv()
+    assert f"creating .venv with {found}" in machine.setup().stdout
+
+
+def test_it_says_what_to_install_where_there_is_no_python(machine):
+    machine.shim("python3.12")
+    machine.python(machine.bin / "python3", 11)
+    assert_one_clear_error(
+        machine.setup(), "no Python 3.12 or 3.13", "apt-get install python3.12", "pyenv install 3.12"
+    )
+
+
+def test_a_named_python_must_fit(machine):
+    named = machine.python(machine.home / "python", 10)
+    assert_one_clear_error(machine.setup(PYTHON=str(named)), str(named), "unset PYTHON")
+
+
+def test_without_uv_and_without_venv_it_says_what_to_install(machine):
+    machine.program(
+        machine.bin / "python3.12", f'#!/bin/sh\n[ "$1" = -c ] && echo "12 {machine.bin}/python3.12" || exit 1\n'
+    )
+    assert_one_clear_error(machine.setup(), "cannot make a virtual environment", "python3-venv")
+
+
+def test_a_failed_installation_is_no_installation(machine):
+    machine.python(machine.bin / "python3.12", 12)
+    machine.uv(sync=2)
+    for _ in range(2):
+        assert_one_clear_error(machine.setup(), "could not install requirements.lock")
+    assert machine.asked().count("uv pip sync") == 2
+    machine.uv()
+    assert machine.setup().returncode == 0
+
+
+def test_too_little_disk_space_is_said_before_anything_is_downloaded(machine):
+    machine.python(machine.bin / "python3.12", 12)
+    machine.uv()
+    (machine.bin / "df").unlink()
+    machine.program(machine.bin / "df", "#!/bin/sh\necho head\necho '/dev/x 100 50 3000000 50% /'\n")
+    assert_one_clear_error(machine.setup(), "only 3 GB free", "free space")
+    assert not machine.log.exists()
+
+
+def test_make_lists_its_targets():
+    make = shutil.which("make")
+    assert make
+    listed = subprocess.run([make, "help"], cwd=ROOT, capture_output=True, text=True, env=os.environ, check=True).stdout
+    targets = {line.split()[0] for line in listed.splitlines()}
+    assert {"setup", "demo", "test", "ui", "lint", "typecheck", "lock", "clean"} <= targets
+    assert {"benchmark-demo", "benchmark-windows", "params"} <= targets
