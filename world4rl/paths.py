@@ -28,6 +28,10 @@ class Paths:
         """Folder of a raw LeRobot v3 dataset."""
         return self.root / "data" / "raw" / task / source
 
+    def collect_metrics(self, task: str, source: Source) -> Path:
+        """JSON metrics of a collecting stage."""
+        return self.root / "reports" / "data" / task / f"collect-{source}.json"
+
     def store(self, task: str, source: Source) -> Path:
         """Folder of the Zarr store made from `raw(task, source)`."""
         return self.root / "data" / "store" / task / source

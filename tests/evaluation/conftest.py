@@ -15,7 +15,7 @@ import pytest
 from world4rl.config import Params, load_profile
 from world4rl.evaluation.statistics import calibration, compare_paired
 from world4rl.files import write_json
-from world4rl.paths import Paths
+from world4rl.paths import SOURCES, Paths
 
 BUTTON, HANDLE = "button-press-topdown-v3", "handle-press-v3"
 
@@ -79,6 +79,9 @@ def _data(paths: Paths, task: str, poor: bool) -> None:
         for source, accepted, successes in (("expert", 24, 24), ("policy", 150, 81), ("random", 30, 0))
     }
     write_json(paths.store_report(task, "expert"), parts["expert"])
+    for source in SOURCES:
+        figures = {key: parts[source][key] for key in ("accepted", "successes")}
+        write_json(paths.collect_metrics(task, source), {"seconds": 2 * parts[source]["seconds"], **figures})
     rollouts = {source: parts[source] for source in ("policy", "random")}
     write_json(
         paths.store_report(task, "rollouts"),

@@ -196,7 +196,16 @@ def test_the_summary_has_exactly_the_promised_keys(finished_run: Builder) -> Non
     assert summary["seconds"] == pytest.approx(sum(summary["stage_seconds"].values()))
     assert set(summary["stage_seconds"]) == {"world_model", "success_classifier", "fidelity"} | {
         f"{stage}@{task}"
-        for stage in ("demo_store", "bc", "rollout_store", "refined", "evaluation")
+        for stage in (
+            "demos",
+            "demo_store",
+            "bc",
+            "policy_rollouts",
+            "random_rollouts",
+            "rollout_store",
+            "refined",
+            "evaluation",
+        )
         for task in (BUTTON, HANDLE)
     }
     low, high = _points(POOR[HANDLE])
@@ -248,6 +257,7 @@ def test_the_summarys_schema_refuses_what_is_not_promised(
     [
         ("reports/data/{task}/expert.json", "store-demos --task {task}"),
         ("reports/data/{task}/rollouts.json", "store-rollouts --task {task}"),
+        ("reports/data/{task}/collect-policy.json", "collect-policy --task {task}"),
         ("reports/bc/{task}.json", "train-bc --task {task}"),
         ("reports/bc/{task}.csv", "train-bc --task {task}"),
         ("reports/world_model.json", "train-world-model"),

@@ -6,8 +6,8 @@ that collecting again gives the same bytes.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,8 @@ from world4rl.demos.recording import Recording, write_dataset
 from world4rl.demos.seeds import episode_seeds
 from world4rl.envs.episodes import Controller, Episode, expert_controller, random_controller, roll_out
 from world4rl.envs.simulator import CONTROL_HZ, describe_simulation
-from world4rl.paths import Paths
+from world4rl.files import write_json
+from world4rl.paths import Paths, Source
 from world4rl.provenance.digests import digest_folder
 
 STATE_NAMES = ("hand_x", "hand_y", "hand_z", "gripper_opening")
@@ -33,7 +34,7 @@ def collect_demos(params: Params, paths: Paths, task: str) -> None:
         split: expert_controller(settings.expert_noise, _noise_seed(params.seed, task, "expert", split))
         for split in counts
     }
-    _collect(params, task, "expert", counts, controllers, paths.raw(task, "expert"))
+    _collect(params, task, "expert", counts, controllers, paths)
 
 
 def collect_policy(params: Params, paths: Paths, task: str) -> None:
@@ -57,14 +58,14 @@ def collect_policy(params: Params, paths: Paths, task: str) -> None:
         for split in counts
     }
     extra = {"policy": digest_folder(paths.bc(task)), "policy_acts": "mean in even episodes, sampled in odd ones"}
-    _collect(params, task, "policy", counts, controllers, paths.raw(task, "policy"), extra)
+    _collect(params, task, "policy", counts, controllers, paths, extra)
 
 
 def collect_random(params: Params, paths: Paths, task: str) -> None:
     """The stage `random_rollouts@task`: actions uniform in [-1, 1]."""
     counts = _shares(params.rollouts.random, params.rollouts.validation)
     controllers = {split: random_controller(_noise_seed(params.seed, task, "random", split)) for split in counts}
-    _collect(params, task, "random", counts, controllers, paths.raw(task, "random"))
+    _collect(params, task, "random", counts, controllers, paths)
 
 
 def alternating(even: Controller, odd: Controller) -> Controller:
@@ -97,10 +98,10 @@ def _noise_seed(run_seed: int, task: str, source: str, split: str) -> int:
 def _collect(
     params: Params,
     task: str,
-    source: str,
+    source: Source,
     counts: Mapping[str, int],
     controllers: Mapping[str, Controller],
-    target: Path,
+    paths: Paths,
     extra: Mapping[str, Any] | None = None,
 ) -> None:
     simulation = params.simulation
@@ -120,6 +121,7 @@ def _collect(
     )
     size = (simulation.image_size, simulation.image_size)
     successes = 0
+    began = time.perf_counter()
     with progress.track(f"collect {source}", sum(counts.values()), unit="episode") as bar:
 
         def episodes() -> Iterator[tuple[str, Episode]]:
@@ -131,5 +133,8 @@ def _collect(
                     yield split, episode
                     bar.advance(1, success_rate=successes / (bar.done + 1))
 
-        write_dataset(target, episodes(), recording, image_size=size)
-    progress.metrics({"episodes": sum(counts.values()), "successful": successes})
+        write_dataset(paths.raw(task, source), episodes(), recording, image_size=size)
+    figures = {"episodes": sum(counts.values()), "successful": successes}
+    # Beside the dataset, not in it: collecting again must give the same bytes.
+    write_json(paths.collect_metrics(task, source), {**figures, "seconds": time.perf_counter() - began})
+    progress.metrics(figures)

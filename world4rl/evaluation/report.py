@@ -54,14 +54,22 @@ PACKAGES = (
     "pandas", "pandera", "scipy", "dvc", "dagster",
 )  # fmt: skip
 STAGE_NAMES = {
+    "demos": "Record demonstrations",
     "demo_store": "Check and store demonstrations",
     "bc": "Clone the demonstrations",
+    "policy_rollouts": "Record rollouts of the cloned policy",
+    "random_rollouts": "Record random rollouts",
     "rollout_store": "Check and store rollouts",
     "world_model": "Train the world model",
     "success_classifier": "Train the success classifier",
     "fidelity": "Measure the world model",
     "refined": "Refine in imagination",
     "evaluation": "Try both policies in the simulator",
+}
+COLLECTING: dict[Source, tuple[str, str]] = {  # stage and its command
+    "expert": ("demos", "collect-demos"),
+    "policy": ("policy_rollouts", "collect-policy"),
+    "random": ("random_rollouts", "collect-random"),
 }
 BC_CURVE = ("step", "train_nll", "validation_nll")
 LOSS_CURVE = ("step", "loss")
@@ -105,6 +113,8 @@ def gather(params: Params, paths: Paths) -> Findings:
         rollouts = read_metrics(paths.store_report(task, "rollouts"), RolloutMetrics, f"store-rollouts --task {task}")
         data[task] = {"expert": expert, "policy": rollouts.sources.policy, "random": rollouts.sources.random}
         seconds |= {f"demo_store@{task}": expert.seconds, f"rollout_store@{task}": rollouts.seconds}
+        for source, (stage, command) in COLLECTING.items():
+            seconds[f"{stage}@{task}"] = timed(paths.collect_metrics(task, source), f"{command} --task {task}")
     fidelity = read_metrics(paths.fidelity_metrics, Fidelity, "evaluate-world-model")
     classifier = read_metrics(paths.classifier_metrics, ClassifierMetrics, "train-classifier")
     seconds |= {f"bc@{task}": timed(paths.bc_metrics(task), f"train-bc --task {task}") for task in tasks}
