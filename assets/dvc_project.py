@@ -1,0 +1,336 @@
+"""All that the repository knows about DVC: which steps there are, what depends on what, what is up to date.
+
+The answers are DVC's own. It resolves `dvc.yaml`, decides whether a stage changed and writes `dvc.lock`; nothing here
+second-guesses it. A check costs some 25 ms in this process, where `dvc repro` costs half a second to start, so an
+unchanged stage starts no process at all. Should DVC ever be replaced, this is the module to rewrite.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from world4rl.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from dvc.repo import Repo
+
+_BUSY = "is busy, it is being blocked by"
+_CHATTER = (
+    "Running stage ",
+    "world4rl ",
+    "Generating lock file ",
+    "Updating lock file ",
+    "To track the changes with git",
+    "git add ",
+    "\tgit add ",
+    "To enable auto staging",
+    "dvc config core.autostage",
+    "\tdvc config core.autostage",
+    "Use `dvc push`",
+)
+# DVC's objects share caches that were not made for threads, and its file lock does not tell threads apart.
+_in_process = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of `dvc.yaml`, resolved.
+
+    Attributes:
+        name: As `dvc repro` takes it, e.g. `bc@soccer-v3`.
+        step: The entry in `dvc.yaml` that it comes from, e.g. `bc`.
+        task: The matrix value that it was made for; None for a stage that serves all tasks.
+        command: What DVC runs.
+        description: `desc` of `dvc.yaml`.
+        code: Dependencies that no stage makes, relative to the root: the modules that define the work.
+        data: Dependencies that other stages make.
+        parameters: Names of the values in `params.yaml` that it depends on.
+        outputs: Data and models that it makes.
+        metrics: Metrics and plots that it makes.
+        upstream: Names of the stages that make `data`.
+    """
+
+    name: str
+    step: str
+    task: str | None
+    command: str
+    description: str
+    code: tuple[str, ...]
+    data: tuple[str, ...]
+    parameters: tuple[str, ...]
+    outputs: tuple[str, ...]
+    metrics: tuple[str, ...]
+    upstream: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One entry of `dvc.yaml`: a stage, or the stages that a matrix makes of it."""
+
+    name: str
+    stages: tuple[Stage, ...]
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """The matrix values; empty for a stage that serves all tasks."""
+        return tuple(stage.task for stage in self.stages if stage.task is not None)
+
+    @property
+    def description(self) -> str:
+        """`desc` of `dvc.yaml`."""
+        return self.stages[0].description
+
+    @property
+    def upstream(self) -> tuple[str, ...]:
+        """Names of the steps that this one depends on, sorted."""
+        return tuple(sorted({name.partition("@")[0] for stage in self.stages for name in stage.upstream}))
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What `dvc.lock` says about a stage that has run.
+
+    Attributes:
+        data_version: Digest of the outputs. Metrics are left out: they hold the seconds that a stage took, and an
+            unchanged output must not look changed downstream. They count where a stage makes nothing else.
+        code_version: Digest of command, code and parameters.
+        size: Bytes of all that it made.
+        files: Files of all that it made.
+    """
+
+    data_version: str
+    code_version: str
+    size: int
+    files: int
+
+
+@dataclass
+class DvcProject:
+    """The stages of a project folder.
+
+    `dvc.yaml` and `params.yaml` are read once: make a new project to see an edit. `dvc.lock` and the state of the
+    files are read at every question.
+
+    Args:
+        root: Folder of `dvc.yaml`.
+    """
+
+    root: Path
+    _steps: Mapping[str, Step] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self.root = Path(self.root).resolve()
+        self._steps = self._load()
+
+    @property
+    def steps(self) -> Mapping[str, Step]:
+        """Every step by name, dependencies first."""
+        return self._steps
+
+    @cached_property
+    def stages(self) -> Mapping[str, Stage]:
+        """Every stage by name, dependencies first."""
+        return {stage.name: stage for step in self._steps.values() for stage in step.stages}
+
+    def stage(self, step: str, task: str | None = None) -> Stage:
+        """The stage of a step and task.
+
+        Raises:
+            ConfigError: `dvc.yaml` has no such stage.
+        """
+        name = step if task is None else f"{step}@{task}"
+        try:
+            return self.stages[name]
+        except KeyError:
+            raise ConfigError(
+                f"no stage {name!r}",
+                where=self.root / "dvc.yaml",
+                remedy="`dvc stage list` prints the stages; tasks are listed in params.yaml",
+            ) from None
+
+    def unchanged(self, stage: Stage) -> bool:
+        """Whether `dvc repro` would skip the stage: DVC's own decision, taken in this process."""
+        with _in_process, self._repo() as repo, repo.lock:
+            return not repo.stage.load_one(str(self.root / "dvc.yaml"), stage.name).changed()
+
+    def repro_command(self, stage: Stage) -> list[str]:
+        """The command that brings exactly this stage up to date.
+
+        It waits while another stage holds the project's lock: without that, a training of hours is lost when a
+        sibling holds the lock for some seconds at its end.
+        """
+        return [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "-s", stage.name]
+
+    @staticmethod
+    def was_busy(output: str) -> bool:
+        """Whether a failed `dvc repro` printed that somebody else is running the same stage."""
+        return _BUSY in output
+
+    @staticmethod
+    def is_chatter(line: str) -> bool:
+        """Whether a line that `dvc repro` printed is DVC's own talk and not the stage's."""
+        return not line.strip() or line.lstrip("> ").startswith(_CHATTER)
+
+    @staticmethod
+    def was_killed(output: str) -> bool:
+        """Whether a failed `dvc repro` printed that a signal ended the stage's command."""
+        ended = re.findall(r"exited with (-?\d+)", output)
+        return bool(ended) and (int(ended[-1]) < 0 or int(ended[-1]) > 128)
+
+    def recorded(self, stage: Stage) -> Recorded | None:
+        """What `dvc.lock` says about the stage; None when it never ran.
+
+        Raises:
+            DataError: `dvc.lock` cannot be read.
+        """
+        entry = self._lock_entry(stage.name)
+        if entry is None:
+            return None
+        made = {out["path"]: out for out in entry.get("outs", ())}
+        hashes = {path: _hash(out) for path, out in made.items()}
+        outputs = {path: hashes[path] for path in stage.outputs if path in hashes}
+        code = {dep["path"]: _hash(dep) for dep in entry.get("deps", ()) if dep["path"] in stage.code}
+        parameters: dict[str, Any] = {}
+        for values in entry.get("params", {}).values():
+            parameters.update(values)
+        return Recorded(
+            data_version=_digest(outputs or hashes),
+            code_version=_digest([entry["cmd"], code, parameters]),
+            size=sum(out.get("size", 0) for out in made.values()),
+            files=sum(out.get("nfiles", 1) for out in made.values()),
+        )
+
+    def code_version(self, stage: Stage) -> str:
+        """Digest of command, code and parameters as they are now; equals the recorded one once the stage has run."""
+        code = {path: _file_hash(self.root / path) for path in stage.code}
+        parameters = {name: _select(self._parameters, name) for name in stage.parameters}
+        return _digest([stage.command, code, parameters])
+
+    def step_code_version(self, step: Step) -> str:
+        """Digest of the code versions of all stages of a step."""
+        return _digest({stage.name: self.code_version(stage) for stage in step.stages})
+
+    @cached_property
+    def _parameters(self) -> Mapping[str, Any]:
+        from dvc.utils.serialize import load_yaml  # numbers as DVC reads them: PyYAML takes 6e-05 for a text
+
+        return load_yaml(str(self.root / "params.yaml"))
+
+    def _repo(self) -> Repo:
+        from dvc.repo import Repo
+
+        return Repo(str(self.root), _wait_for_lock=True)
+
+    def _lock_entry(self, name: str) -> Any:
+        from dvc.exceptions import DvcException
+        from dvc.utils.serialize import load_yaml
+
+        path = self.root / "dvc.lock"
+        if not path.is_file():
+            return None
+        try:
+            with _in_process, self._repo() as repo, repo.lock:  # DVC does not write the file atomically
+                return load_yaml(str(path))["stages"].get(name)
+        except (DvcException, KeyError, TypeError, AttributeError) as error:
+            raise DataError(
+                f"not a DVC lock file: {error}",
+                where=path,
+                remedy="restore it from git, or delete it: finished stages then come back from DVC's run cache",
+            ) from None
+
+    def _load(self) -> dict[str, Step]:
+        from dvc.exceptions import DvcException
+
+        try:
+            with _in_process, self._repo() as repo:
+                return _steps(repo)
+        except DvcException as error:
+            raise ConfigError(
+                f"DVC cannot read the project: {error}",
+                where=self.root / "dvc.yaml",
+                remedy="correct dvc.yaml or params.yaml; `dvc stage list` shows whether DVC accepts them",
+            ) from error
+
+
+def _steps(repo: Repo) -> dict[str, Step]:
+    """The project's steps, dependencies first, in the order of `dvc.yaml` where that leaves a choice."""
+    graph = repo.index.graph
+    stages: dict[str, list[Stage]] = {}
+    for found in repo.index.stages:
+        step, _, task = found.name.partition("@")
+        made = {path for upstream in graph.successors(found) for path in _paths(upstream.outs)}
+        files = [dep for dep in found.deps if not hasattr(dep, "params")]
+        paths = _paths(files)
+        data = tuple(path for path in paths if any(_overlap(path, other) for other in made))
+        stages.setdefault(step, []).append(
+            Stage(
+                name=found.name,
+                step=step,
+                task=task or None,
+                command=found.cmd,
+                description=(found.desc or "").strip(),
+                code=tuple(path for path in paths if path not in data),
+                data=data,
+                parameters=tuple(name for dep in found.deps if hasattr(dep, "params") for name in dep.params),
+                outputs=_paths([out for out in found.outs if not out.metric and not out.plot]),
+                metrics=_paths([out for out in found.outs if out.metric or out.plot]),
+                upstream=frozenset(upstream.name for upstream in graph.successors(found)),
+            )
+        )
+    return _sorted({name: Step(name, tuple(members)) for name, members in stages.items()})
+
+
+def _sorted(steps: Mapping[str, Step]) -> dict[str, Step]:
+    ordered: dict[str, Step] = {}
+    waiting = dict(steps)
+    while waiting:  # DVC has refused cycles already
+        name = next(name for name, step in waiting.items() if all(up in ordered for up in step.upstream))
+        ordered[name] = waiting.pop(name)
+    return ordered
+
+
+def _paths(items: Sequence[Any]) -> tuple[str, ...]:
+    return tuple(Path(item.def_path).as_posix() for item in items)
+
+
+def _overlap(one: str, other: str) -> bool:
+    a, b = Path(one), Path(other)
+    return a == b or a in b.parents or b in a.parents
+
+
+def _hash(entry: Mapping[str, Any]) -> str:
+    return str(entry[entry.get("hash", "md5")])
+
+
+def _file_hash(path: Path) -> str:
+    """DVC's hash of a file. A folder of code would make it depend on what Python leaves there: list the modules."""
+    try:
+        return hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
+    except (FileNotFoundError, IsADirectoryError) as error:
+        raise ConfigError(
+            f"a stage depends on code that is no file: {error.strerror}",
+            where=path,
+            remedy="dvc.yaml lists code as single modules: correct the path there",
+        ) from None
+
+
+def _select(values: Any, name: str) -> Any:
+    """The value at a dotted name; None where there is none, as DVC has it."""
+    for key in name.split("."):
+        if not isinstance(values, Mapping) or key not in values:
+            return None
+        values = values[key]
+    return values
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]

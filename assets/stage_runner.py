@@ -1,0 +1,189 @@
+"""Runs one DVC stage for a Dagster step: in a process group of its own, with its progress and log visible live."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Protocol
+
+from dagster import AssetExecutionContext, Failure, MetadataValue, open_pipes_session
+from dagster import PipesTempFileContextInjector as ContextInjector
+from dagster import PipesTempFileMessageReader as MessageReader
+
+from assets.dvc_project import DvcProject, Stage
+
+SUPERVISOR = Path(__file__).with_name("supervisor.py")
+TAIL_LINES = 30
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a stage ended, when it ended well.
+
+    Attributes:
+        cached: Whether nothing had to be done.
+        seconds: Wall time, waiting for others included.
+        log: What the stage printed; None when nothing ran.
+    """
+
+    cached: bool
+    seconds: float
+    log: Path | None
+
+
+class Listener(Protocol):
+    """Hears what a runner does. Called from the threads that run the stages."""
+
+    def began(self, stage: Stage) -> None:
+        """A stage is about to run: it is not up to date."""
+
+    def printed(self, stage: Stage, text: str) -> None:
+        """A running stage printed a line; `text` ends with its newline."""
+
+    def ended(self, stage: Stage, outcome: Outcome) -> None:
+        """A stage ended well, or was up to date."""
+
+
+class Echo:
+    """Repeats what a stage prints on standard error, where Dagster captures it for the run's page."""
+
+    def began(self, stage: Stage) -> None:
+        """Nothing: DVC prints the stage's name itself."""
+
+    def printed(self, stage: Stage, text: str) -> None:
+        """Repeats the line."""
+        sys.stderr.write(text)
+
+    def ended(self, stage: Stage, outcome: Outcome) -> None:
+        """Nothing: Dagster records it."""
+
+
+class StageRunner:
+    """The resource `dvc` of every asset.
+
+    Args:
+        listener: Hears what happens.
+        grace_seconds: Time that a stopped stage has to end before it is killed.
+        busy_seconds: Pause before trying again when somebody else is running the same stage.
+    """
+
+    def __init__(
+        self, *, listener: Listener | None = None, grace_seconds: float = 10.0, busy_seconds: float = 3.0
+    ) -> None:
+        self.listener = Echo() if listener is None else listener
+        self.grace_seconds = grace_seconds
+        self.busy_seconds = busy_seconds
+
+    def run(self, context: AssetExecutionContext, project: DvcProject, stage: Stage) -> Outcome:
+        """Brings one stage up to date. A second runner of the same stage waits and then finds it unchanged.
+
+        Raises:
+            Failure: the stage failed; names its log and shows the end of it.
+        """
+        began = time.monotonic()
+        log: Path | None = None
+        while not project.unchanged(stage):
+            if log is None:
+                self.listener.began(stage)
+            log = project.root / ".runs" / "logs" / f"{stage.name}.log"
+            status, tail = self._repro(context, project, stage, log)
+            if status == 0:
+                break
+            if not project.was_busy(tail):
+                raise _failure(project, stage, log, tail)
+            context.log.info(f"{stage.name} is being run by somebody else: waiting for it")
+            time.sleep(self.busy_seconds)
+        else:
+            context.log.info(f"{stage.name} is up to date")
+            log = None
+        outcome = Outcome(cached=log is None, seconds=time.monotonic() - began, log=log)
+        self.listener.ended(stage, outcome)
+        return outcome
+
+    def _repro(self, context: AssetExecutionContext, project: DvcProject, stage: Stage, log: Path) -> tuple[int, str]:
+        """Runs DVC to its end; returns its exit status and the last lines of its output."""
+        log.parent.mkdir(parents=True, exist_ok=True)
+        tail: deque[str] = deque(maxlen=TAIL_LINES)
+        with (
+            open_pipes_session(context, ContextInjector(), MessageReader()) as pipes,
+            self._process(project, stage, dict(pipes.get_bootstrap_env_vars())) as process,
+        ):
+            assert process.stdout is not None
+            copier = threading.Thread(target=self._copy, args=(stage, process.stdout, log, tail), daemon=True)
+            copier.start()
+            process.wait()  # an interrupt, from Dagster's Terminate or from Ctrl-C, is raised here
+            copier.join(timeout=5)
+        return process.returncode, "".join(tail)
+
+    @contextmanager
+    def _process(self, project: DvcProject, stage: Stage, variables: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
+        """A process group that is gone when the block ends, however it ends."""
+        binaries = str(Path(sys.executable).parent)
+        environment = {
+            **os.environ,
+            **variables,
+            "PATH": os.pathsep.join([binaries, os.environ.get("PATH", os.defpath)]),
+        }
+        reading, writing = os.pipe()
+        try:
+            process = subprocess.Popen(
+                [sys.executable, "-I", "-S", str(SUPERVISOR), str(reading), *project.repro_command(stage)],
+                cwd=project.root,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                errors="replace",
+                pass_fds=[reading],
+                start_new_session=True,
+            )
+        except BaseException:
+            os.close(writing)
+            raise
+        finally:
+            os.close(reading)
+        try:
+            yield process
+        finally:
+            _end_group(process, self.grace_seconds)
+            os.close(writing)
+
+    def _copy(self, stage: Stage, output: IO[str], log: Path, tail: deque[str]) -> None:
+        with log.open("w", encoding="utf-8") as file:
+            for text in output:
+                file.write(text)
+                file.flush()
+                tail.append(text)
+                self.listener.printed(stage, text)
+
+
+def _end_group(process: subprocess.Popen[str], grace_seconds: float) -> None:
+    """Interrupts the group if it still runs, so that the stage may tidy up; kills what is left of it."""
+    if process.poll() is None:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGINT)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=grace_seconds)
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def _failure(project: DvcProject, stage: Stage, log: Path, tail: str) -> Failure:
+    killed = project.was_killed(tail)
+    what = "was killed, perhaps because memory ran out" if killed else "failed"
+    return Failure(
+        description=f"stage {stage.name} {what}; its log: {log}\n{tail.strip()}",
+        metadata={"stage": stage.name, "log": MetadataValue.path(str(log)), "end of log": MetadataValue.text(tail)},
+        allow_retries=killed,  # a stage that was killed goes on where it stopped; one that failed would fail again
+    )

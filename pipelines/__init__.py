@@ -1,0 +1,1 @@
+"""The Dagster code location: what is put together from `assets`, and how it is run."""

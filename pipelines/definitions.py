@@ -1,0 +1,54 @@
+"""The code location. Loading it reads dvc.yaml, params.yaml and the code, no data: it takes about a second."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from dagster import Definitions, PreviewWarning
+
+from assets import demos, evaluation, policies, rollouts, world_model
+from assets.checks import GATES, build_check
+from assets.dvc_project import DvcProject
+from assets.factory import build_layer
+from assets.translator import StageTranslator
+from pipelines.jobs import JOBS
+from pipelines.resources import build_resources
+
+ROOT = Path(__file__).resolve().parents[1]
+LAYERS = (demos.LAYER, rollouts.LAYER, world_model.LAYER, policies.LAYER, evaluation.LAYER)
+
+
+def build_defs(
+    *,
+    root: Path = ROOT,
+    translator: StageTranslator | None = None,
+    resource_overrides: Mapping[str, Any] | None = None,
+) -> Definitions:
+    """Fresh definitions; a test or another site replaces single parts.
+
+    Args:
+        root: The project's folder.
+        translator: Makes asset specs of the steps in `dvc.yaml`.
+        resource_overrides: Resources in place of those of `build_resources`.
+
+    Raises:
+        ConfigError: `dvc.yaml` or the parameters are wrong.
+    """
+    project = DvcProject(root)
+    translator = translator or StageTranslator()
+    with warnings.catch_warnings():
+        # A check a partition is marked as preview in Dagster 1.13. Without it one task's verdict would replace the
+        # other's.
+        warnings.simplefilter("ignore", PreviewWarning)
+        return Definitions(
+            assets=[asset for layer in LAYERS for asset in build_layer(project, layer, translator)],
+            asset_checks=[build_check(project, gate, translator) for gate in GATES],
+            jobs=list(JOBS),
+            resources={**build_resources(), **(resource_overrides or {})},
+        )
+
+
+defs = build_defs()

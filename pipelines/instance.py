@@ -1,0 +1,78 @@
+"""The persistent Dagster instance of a project, in its folder `.dagster`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import psutil
+from dagster import DagsterInstance, DagsterRunStatus, RunsFilter
+
+from world4rl.files import write_text
+
+OWNER_TAG = "world4rl/process"
+
+SETTINGS = """\
+# Written once by pipelines/instance.py; edit it as you like.
+telemetry:
+  enabled: false
+
+concurrency:
+  runs:
+    max_concurrent_runs: 2
+    tag_concurrency_limits:
+      # Runs of the same task follow each other, so that no stage is asked for twice at once.
+      - key: dagster/partition
+        value:
+          applyLimitPerUniqueValue: true
+        limit: 1
+  pools:
+    # Each stage that serves all tasks is a pool of its own.
+    default_limit: 1
+    granularity: op
+
+run_monitoring:
+  # A run whose process died is marked as failed, and what it held is free again.
+  enabled: true
+  free_slots_after_run_end_seconds: 60
+"""
+
+
+def prepare_home(root: Path) -> Path:
+    """The instance's folder, with settings if it had none; sets DAGSTER_HOME for this process and its children."""
+    home = (root / ".dagster").resolve()
+    if not (home / "dagster.yaml").exists():
+        write_text(home / "dagster.yaml", SETTINGS)
+    os.environ["DAGSTER_HOME"] = str(home)
+    os.environ["DAGSTER_DISABLE_TELEMETRY"] = "1"
+    return home
+
+
+def owner_tag() -> dict[str, str]:
+    """Marks a run as executed inside this process."""
+    return {OWNER_TAG: _owner(psutil.Process())}
+
+
+def close_orphans(instance: DagsterInstance) -> int:
+    """Marks runs as failed whose process was killed, and frees the pools that they held; returns how many."""
+    unfinished = RunsFilter(
+        statuses=[DagsterRunStatus.STARTED, DagsterRunStatus.STARTING, DagsterRunStatus.NOT_STARTED]
+    )
+    orphans = [
+        run for run in instance.get_runs(unfinished) if OWNER_TAG in run.tags and not _alive(run.tags[OWNER_TAG])
+    ]
+    for run in orphans:
+        instance.report_run_failed(run, "the process that executed this run was killed")
+        instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
+    return len(orphans)
+
+
+def _owner(process: psutil.Process) -> str:
+    return f"{process.pid}-{int(process.create_time())}"
+
+
+def _alive(owner: str) -> bool:
+    try:
+        return _owner(psutil.Process(int(owner.partition("-")[0]))) == owner
+    except psutil.NoSuchProcess:
+        return False

@@ -1,0 +1,75 @@
+"""A project of the same shape whose stages take milliseconds, so that what is tested is the orchestration."""
+
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import yaml
+
+from assets.dvc_project import DvcProject
+from world4rl.config import dump_params, load_profile
+
+ROOT = Path(__file__).resolve().parents[2]
+HERE = Path(__file__).parent
+
+
+@dataclass
+class Toy:
+    """A copy of `dvc.yaml` in a folder of its own; `toy_stage.py` stands in for every stage."""
+
+    root: Path
+
+    @property
+    def project(self) -> DvcProject:
+        return DvcProject(self.root)
+
+    def ran(self) -> list[str]:
+        """Stages that ran since the last call, in order."""
+        file = self.root / "ran.txt"
+        lines = file.read_text().split() if file.exists() else []
+        file.unlink(missing_ok=True)
+        return lines
+
+    def wish(self, **wishes: object) -> None:
+        """What the stages shall do besides: `sleep={step: seconds}`, `fail=[step]`."""
+        (self.root / "toy.yaml").write_text(yaml.safe_dump(wishes))
+
+    def set(self, path: str, value: object) -> None:
+        """Edits params.yaml."""
+        file = self.root / "params.yaml"
+        values = yaml.safe_load(file.read_text())
+        *parents, last = path.split("/")
+        place = values
+        for key in parents:
+            place = place[key]
+        place[last] = value
+        file.write_text(yaml.safe_dump(values, sort_keys=False))
+
+    def dvc(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "dvc", *arguments], cwd=self.root, text=True, capture_output=True, check=False
+        )
+
+
+def make_toy(root: Path) -> Toy:
+    root.mkdir(parents=True)
+    definition = yaml.safe_load((ROOT / "dvc.yaml").read_text())
+    for name, stage in definition["stages"].items():
+        task = " ${item.task}" if "matrix" in stage else ""
+        stage["cmd"] = f"{sys.executable} toy_stage.py {name}{task}"
+        stage["deps"] = ["toy_stage.py", *(dep for dep in stage["deps"] if not dep.endswith(".py"))]
+    (root / "dvc.yaml").write_text(yaml.safe_dump(definition, sort_keys=False))
+    (root / "params.yaml").write_text(dump_params(load_profile("ci")))
+    shutil.copy(HERE / "toy_stage.py", root)
+    shutil.copy(ROOT / ".gitignore", root)
+    shutil.copytree(ROOT / ".dvc", root / ".dvc", ignore=shutil.ignore_patterns("cache", "tmp", "config.local"))
+    subprocess.run(["git", "init", "-q"], cwd=root, check=True)
+    return Toy(root)
+
+
+@pytest.fixture
+def toy(tmp_path: Path) -> Toy:
+    return make_toy(tmp_path / "project")
