@@ -120,66 +120,63 @@ class WindowSampler:
         valid = places >= begin[:, None]
         places = np.maximum(places, begin[:, None])
 
-        parts = [self._gather(source, number, episodes[:, 0], places) for number, source in enumerate(self._sources)]
+        parts = [self._gather(source, places[episodes[:, 0] == n]) for n, source in enumerate(self._sources)]
         frames, actions, states, success = (_merge(column, episodes[:, 0]) for column in zip(*parts, strict=True))
-        mask = torch.from_numpy(valid)
         return Windows(
-            frames=frames,
-            actions=actions * mask[..., None],
-            states=states,
-            success=success & mask,
-            valid=mask,
+            frames=torch.from_numpy(frames),
+            actions=torch.from_numpy(actions * valid[..., None]),
+            states=torch.from_numpy(states),
+            success=torch.from_numpy(success & valid),
+            valid=torch.from_numpy(valid),
             task=torch.from_numpy(episodes[:, 3].copy()),
             success_episode=torch.from_numpy(episodes[:, 4] == 1),
         )
 
     @staticmethod
-    def _gather(source: _Source, number: int, sources: np.ndarray, places: np.ndarray) -> tuple[torch.Tensor, ...]:
-        own = places[sources == number]
-        index = torch.from_numpy(own)
-        return source.frames(own), source.actions[index], source.states[index], source.success[index]
+    def _gather(source: _Source, places: np.ndarray) -> tuple[np.ndarray, ...]:
+        return source.frames(places), source.actions[places], source.states[places], source.success[places]
 
 
-def _merge(parts: Sequence[torch.Tensor], sources: np.ndarray) -> torch.Tensor:
+def _merge(parts: Sequence[np.ndarray], sources: np.ndarray) -> np.ndarray:
     """Puts the rows that came from each source back into the order of the batch."""
     if len(parts) == 1:
         return parts[0]
-    whole = torch.empty((len(sources), *parts[0].shape[1:]), dtype=parts[0].dtype)
+    whole = np.empty((len(sources), *parts[0].shape[1:]), parts[0].dtype)
     for number, part in enumerate(parts):
-        if len(part):
-            whole[torch.from_numpy(np.flatnonzero(sources == number))] = part
+        whole[sources == number] = part
     return whole
 
 
 class _Source:
-    """One store's columns: the numbers in memory, the frames there or on disk."""
+    """One store's columns: the numbers in memory, the frames there or on disk.
+
+    Rows are gathered by numpy: torch would start its threads for every small copy, and on a machine whose cores are
+    busy these wait for one another far longer than the copy takes.
+    """
 
     def __init__(self, store: EpisodeStore, camera: str | None) -> None:
         self.store = store
         self._array: Any = store.array(f"frames/{store.camera(camera)}")
-        self._memory: torch.Tensor | None = None
-        rows = self._array.shape[0]
+        self._memory: np.ndarray | None = None
         self.bytes = int(np.prod(self._array.shape))
-        self.actions = torch.from_numpy(store.array("actions")[:])
-        self.success = torch.from_numpy(store.array("success")[:])
-        self.states = torch.from_numpy(store.array("states")[:]) if store.state_size else torch.zeros(rows, 0)
+        self.actions = np.asarray(store.array("actions")[:])
+        self.success = np.asarray(store.array("success")[:])
+        rows = len(self.actions)
+        self.states = np.asarray(store.array("states")[:]) if store.state_size else np.zeros((rows, 0), np.float32)
 
     def load(self, *, frames: bool) -> None:
         if frames:
             # Channels first and contiguous, once, so that a window is a plain copy.
-            self._memory = torch.from_numpy(np.ascontiguousarray(np.moveaxis(self._array[:], -1, 1)))
+            self._memory = np.ascontiguousarray(np.moveaxis(self._array[:], -1, 1))
 
-    def frames(self, places: np.ndarray) -> torch.Tensor:
+    def frames(self, places: np.ndarray) -> np.ndarray:
         """Frames uint8 (b, L, 3, H, W) at rows int64 (b, L)."""
-        height, width = self.store.image_size
-        shape = (*places.shape, 3, height, width)
-        if not places.size:
-            return torch.empty(shape, dtype=torch.uint8)
         if self._memory is not None:
-            return self._memory.index_select(0, torch.from_numpy(places.reshape(-1))).reshape(shape)
+            return self._memory[places]
+        if not places.size:
+            return np.empty((*places.shape, 3, *self.store.image_size), np.uint8)
         rows, back = np.unique(places, return_inverse=True)
-        read = np.moveaxis(self._array.oindex[rows], -1, 1)
-        return torch.from_numpy(np.ascontiguousarray(read[back.reshape(-1)])).reshape(shape)
+        return np.ascontiguousarray(np.moveaxis(self._array.oindex[rows][back.reshape(places.shape)], -1, 2))
 
 
 def _require_alike(stores: Sequence[EpisodeStore]) -> None:
