@@ -137,30 +137,34 @@ def gain_chart(rows: Sequence[GainRow], description: str) -> Markup:
     def at(value: float) -> str:
         return f"{2 + 96 * (value - low) / (high - low):.2f}%"
 
-    row_height = 46
-    bottom = row_height * len(rows) + 4
+    grid = "".join(
+        f'<line class="{"zero" if tick == 0 else "grid"}" x1="{at(tick)}" x2="{at(tick)}" y1="0" y2="100%"/>'
+        for tick in ticks
+    )
     parts = []
-    for tick in ticks:
-        style = "zero" if tick == 0 else "grid"
-        parts.append(f'<line class="{style}" x1="{at(tick)}" x2="{at(tick)}" y1="0" y2="{bottom}"/>')
-        label = "no change" if tick == 0 else points(float(tick))
-        parts.append(f'<text class="tick" x="{at(tick)}" y="{bottom + 16}" text-anchor="middle">{label}</text>')
-    for index, row in enumerate(rows):
-        y = row_height * index + 34
+    for row in rows:
         role = "overall" if row.overall else "refined"
         ends = at(row.interval[0]), at(row.interval[1])
-        said = f"{points(row.gain, 1)} points ({points(row.interval[0])} to {points(row.interval[1])})"
-        parts.append(f'<text class="label" x="2%" y="{y - 14}">{escape(row.name)}: {said}</text>')
-        parts.append(f'<line class="interval {role}" x1="{ends[0]}" x2="{ends[1]}" y1="{y}" y2="{y}"/>')
-        parts.extend(f'<line class="interval {role}" x1="{end}" x2="{end}" y1="{y - 5}" y2="{y + 5}"/>' for end in ends)
-        if row.overall:
-            parts.append(
-                f'<svg x="{at(row.gain)}" y="{y}" overflow="visible"><path class="mark overall" '
-                'd="M0-8 8 0 0 8-8 0Z"/></svg>'
-            )
-        else:
-            parts.append(f'<circle class="mark refined" cx="{at(row.gain)}" cy="{y}" r="6"/>')
-    return _drawing("gain", f'width="100%" height="{bottom + 24}"', description, parts)
+        said = f"({points(row.interval[0])} to {points(row.interval[1])})"
+        line = [f'<line class="interval {role}" x1="{ends[0]}" x2="{ends[1]}" y1="11" y2="11"/>']
+        line += [f'<line class="interval {role}" x1="{end}" x2="{end}" y1="6" y2="16"/>' for end in ends]
+        line.append(
+            f'<svg x="{at(row.gain)}" y="11" overflow="visible"><path class="mark {role}" d="M0-8 8 0 0 8-8 0Z"/></svg>'
+            if row.overall
+            else f'<circle class="mark {role}" cx="{at(row.gain)}" cy="11" r="6"/>'
+        )
+        parts.append(
+            f'<div class="row"><div class="spread"><span>{escape(row.name)}</span><span><b>{points(row.gain, 1)}</b> '
+            f'points <span class="soft">{said}</span></span></div>'
+            f'<svg width="100%" height="22" aria-hidden="true">{grid}{"".join(line)}</svg></div>'
+        )
+    labels = "".join(
+        f'<text class="tick" x="{at(tick)}" y="14" text-anchor="middle">{points(float(tick)) if tick else "no change"}'
+        "</text>"
+        for tick in ticks
+    )
+    axis = f'<svg width="100%" height="18" aria-hidden="true">{labels}</svg>'
+    return Markup(f'<div role="group" aria-label="{escape(description)}">{"".join(parts)}{axis}</div>')
 
 
 def line_chart(
