@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import csv
 import json
-import math
 import signal
 import subprocess
 import sys
@@ -21,12 +20,11 @@ from world4rl.paths import Paths
 from world4rl.policies.folder import load_policy
 from world4rl.runner import visible_params
 from world4rl.stages import STAGES
-from world4rl.training import behaviour_cloning
-from world4rl.training.behaviour_cloning import learning_rate, train
+from world4rl.training.behaviour_cloning import Cloning, train
 from world4rl.training.checkpoint import STATE_FILE
 
 TASK = "button-press-topdown-v3"
-SETTINGS = {"width": 8, "batch_size": 16, "training_steps": 120, "checkpoint_steps": 20, "learning_rate": 3e-3}
+SETTINGS = {"width": 8, "batch_size": 16, "training_steps": 120, "checkpoint_steps": 18, "learning_rate": 3e-3}
 Write = Callable[..., None]
 
 
@@ -122,21 +120,21 @@ def test_goes_on_where_it_was_interrupted(
     params = _params(state=True, frames=frames)
     train(params, paths, TASK)
     other = _copy(paths, tmp_path, write_demonstrations, "interrupted")
-    original = behaviour_cloning._Trainer.advance
+    original = Cloning.advance
     steps: list[int] = []
 
-    def advance(trainer: behaviour_cloning._Trainer) -> None:
-        if trainer.step == 70 and len(steps) == 70:
+    def advance(cloning: Cloning) -> dict[str, float]:
+        if cloning.step == 70 and len(steps) == 70:
             raise _Stop
-        steps.append(trainer.step)
-        original(trainer)
+        steps.append(cloning.step)
+        return original(cloning)
 
-    monkeypatch.setattr(behaviour_cloning._Trainer, "advance", advance)
+    monkeypatch.setattr(Cloning, "advance", advance)
     with pytest.raises(_Stop):
         train(params, other, TASK)
     assert not other.bc(TASK).exists()
     train(params, other, TASK)
-    assert steps[70:] == list(range(60, 120)), "from the last checkpoint, not from the beginning"
+    assert steps[70:] == list(range(54, 120)), "from the last checkpoint, not from the beginning"
     assert _bytes(other.bc(TASK)) == _bytes(paths.bc(TASK))
     assert other.bc_curve(TASK).read_bytes() == paths.bc_curve(TASK).read_bytes()
 
@@ -147,14 +145,14 @@ def test_other_parameters_or_data_begin_anew(
     train(_params(learning_rate=1e-3), paths, TASK)
     other = _copy(paths, tmp_path, write_demonstrations, "interrupted")
     with monkeypatch.context() as patch:
-        original = behaviour_cloning._Trainer.advance
+        original = Cloning.advance
 
-        def advance(trainer: behaviour_cloning._Trainer) -> None:
-            if trainer.step == 30:
+        def advance(cloning: Cloning) -> dict[str, float]:
+            if cloning.step == 30:
                 raise _Stop
-            original(trainer)
+            return original(cloning)
 
-        patch.setattr(behaviour_cloning._Trainer, "advance", advance)
+        patch.setattr(Cloning, "advance", advance)
         with pytest.raises(_Stop):
             train(_params(), other, TASK)
     assert (other.run_state("train-bc", TASK) / STATE_FILE).is_file()
@@ -207,15 +205,3 @@ def test_a_store_without_training_episodes_is_one_clear_error(tmp_path: Path, wr
     write_demonstrations(paths.store(TASK, "expert"), train=0)
     with pytest.raises(DataError, match="train"):
         train(_params(), paths, TASK)
-
-
-def test_the_learning_rate_rises_and_falls() -> None:
-    settings = BehaviourCloning(training_steps=400, learning_rate=0.01)
-    rates = [learning_rate(settings, step) for step in range(400)]
-    assert rates[0] < 0.001
-    assert max(rates) == pytest.approx(0.01, rel=0.05)
-    assert rates[-1] < 1e-5
-    top = rates.index(max(rates))
-    assert rates[:top] == sorted(rates[:top])
-    assert rates[top:] == sorted(rates[top:], reverse=True)
-    assert all(math.isfinite(rate) and rate > 0 for rate in rates)

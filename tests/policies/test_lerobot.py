@@ -125,6 +125,16 @@ def test_lerobots_own_loader_is_forced_to_be_strict(make_policy: Make, tmp_path:
         _load(tmp_path)
 
 
+def test_takes_the_states_statistics_from_the_dataset(make_policy: Make, tmp_path: Path) -> None:
+    save_policy(make_policy(state=True), tmp_path)
+    stats = {"observation.state": {"mean": np.array([1.0, 2.0, 3.0, 4.0]), "std": np.array([0.5, 1.0, 2.0, 0.0])}}
+    fresh = World4RLGaussianPolicy(PreTrainedConfig.from_pretrained(tmp_path), dataset_stats=stats)
+    assert fresh.network.get_buffer("state_mean").tolist() == [1.0, 2.0, 3.0, 4.0]
+    torch.testing.assert_close(fresh.network.get_buffer("state_std"), torch.tensor([0.5, 1.0, 2.0, 1e-3]))
+    loaded = World4RLGaussianPolicy.from_pretrained(tmp_path, dataset_stats=stats)
+    assert loaded.network.get_buffer("state_mean").tolist() == [0.0] * 4, "what was trained with counts"
+
+
 @pytest.mark.parametrize("cameras", [0, 2])
 def test_a_policy_with_another_number_of_cameras_is_refused(cameras: int) -> None:
     image = PolicyFeature(FeatureType.VISUAL, (3, 24, 24))
@@ -149,6 +159,8 @@ def test_bigger_camera_images_are_shrunk_as_the_store_shrinks_them(make_policy: 
     stored = np.asarray(Image.fromarray(smooth).resize((24, 24), Image.Resampling.BILINEAR, reducing_gap=None))
     difference = (out[CAMERA][0].permute(1, 2, 0) * 255).numpy() - stored
     assert np.abs(difference).max() <= 1.0
+    mask = torch.zeros(1, 2, dtype=torch.bool)  # lerobot-train says which frames are padding under such a name
+    assert torch.equal(preprocessor({CAMERA: seen, f"{CAMERA}_is_pad": mask})[f"{CAMERA}_is_pad"], mask)
     same = preprocessor({CAMERA: torch.rand(3, 24, 24), "observation.state": torch.zeros(4)})
     assert same[CAMERA].shape == (1, 3, 24, 24)
     action = torch.tensor([[0.5, -1.0, 1.0]])

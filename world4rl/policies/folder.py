@@ -8,20 +8,18 @@ seconds: its layout is plain JSON and safetensors, and a test holds the two equa
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from pydantic import ValidationError
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor
+from safetensors.torch import save_file
 
 from world4rl.config import BehaviourCloning
 from world4rl.errors import DataError
 from world4rl.files import replacing, write_json
 from world4rl.models.policy import GaussianPolicy
+from world4rl.models.weights import read_weights
 
 TYPE = "world4rl_gaussian"  # the name that LeRobot knows the policy by
 CONFIG = "config.json"
@@ -76,34 +74,6 @@ def load_policy(folder: Path, device: torch.device | str = "cpu") -> GaussianPol
     weights = read_weights(folder / WEIGHTS, {PREFIX + name: t for name, t in policy.state_dict().items()})
     policy.load_state_dict({name.removeprefix(PREFIX): tensor for name, tensor in weights.items()})
     return policy.to(device)
-
-
-def read_weights(file: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of a safetensors file, on CPU, if they are exactly the expected ones.
-
-    Args:
-        file: The file.
-        expected: A tensor of the right shape and type for each name.
-
-    Raises:
-        DataError: the file is missing or damaged, or a name, a shape or a type differs; all differences are named.
-    """
-    file = Path(file)
-    if not file.is_file():
-        raise DataError("the policy folder lacks a file", where=file, remedy=REMEDY)
-    try:
-        weights = load_file(file)
-    except (SafetensorError, OSError) as error:
-        raise DataError(f"the file is damaged: {error}", where=file, remedy=REMEDY) from None
-    wrong = [f"{name} is missing" for name in sorted(expected.keys() - weights.keys())]
-    wrong += [f"{name} does not belong" for name in sorted(weights.keys() - expected.keys())]
-    for name in sorted(expected.keys() & weights.keys()):
-        have, want = weights[name], expected[name]
-        if have.shape != want.shape or have.dtype != want.dtype:
-            wrong.append(f"{name} is {have.dtype} {tuple(have.shape)} instead of {want.dtype} {tuple(want.shape)}")
-    if wrong:
-        raise DataError(f"the weights are not this policy's: {'; '.join(wrong)}", where=file, remedy=REMEDY)
-    return weights
 
 
 def config_values(policy: GaussianPolicy) -> dict[str, Any]:

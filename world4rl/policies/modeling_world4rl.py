@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from world4rl.models.augmentation import random_shift
 from world4rl.models.policy import negative_log_likelihood
+from world4rl.models.weights import read_weights
 from world4rl.policies.configuration_world4rl import World4RLGaussianConfig
-from world4rl.policies.folder import TYPE, read_weights
+from world4rl.policies.folder import TYPE
 
 
 class World4RLGaussianPolicy(PreTrainedPolicy):
@@ -27,11 +28,16 @@ class World4RLGaussianPolicy(PreTrainedPolicy):
     config_class = World4RLGaussianConfig
     name = TYPE
 
-    def __init__(self, config: World4RLGaussianConfig, **_: Any) -> None:
-        # LeRobot passes dataset statistics and metadata on; the network keeps its own statistics.
+    def __init__(
+        self, config: World4RLGaussianConfig, dataset_stats: dict[str, dict[str, Any]] | None = None, **_: Any
+    ) -> None:
+        # `lerobot-train` passes the dataset's statistics; the network takes those of the state over and saves them.
         super().__init__(config)
         self.config: World4RLGaussianConfig = config
         self.network = config.build_network()
+        if self.network.state_size and dataset_stats and OBS_STATE in dataset_stats:
+            state = dataset_stats[OBS_STATE]
+            self.network.normalise_states(torch.as_tensor(state["mean"]), torch.as_tensor(state["std"]))
         self.reset()
 
     @classmethod

@@ -29,10 +29,10 @@ class ResizeFrames(ObservationProcessorStep):
     size: tuple[int, int]
 
     def observation(self, observation: dict[str, Any]) -> dict[str, Any]:
-        """The observation with its images (..., 3, H, W), float in [0, 1], resized."""
+        """The observation with its images (..., 3, H, W), float in [0, 1], resized; padding masks stay as they are."""
         return {
             name: _resize(value, (self.size[0], self.size[1]))
-            if name.startswith("observation.image") and isinstance(value, Tensor)
+            if name.startswith("observation.image") and isinstance(value, Tensor) and value.is_floating_point()
             else value
             for name, value in observation.items()
         }

@@ -7,15 +7,8 @@ decides nothing: it soon rises again while the success rate still climbs.
 
 from __future__ import annotations
 
-import csv
-import io
-import math
-import time
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,19 +25,14 @@ from world4rl.models.augmentation import random_shift
 from world4rl.models.policy import GaussianPolicy, negative_log_likelihood
 from world4rl.paths import Paths
 from world4rl.policies.folder import save_policy
-from world4rl.training.checkpoint import (
-    capture_optimizer,
-    clear_state,
-    load_state,
-    restore_optimizer,
-    save_state,
-)
+from world4rl.training.checkpoint import Generators, State, capture_optimizer, clear_state, restore_optimizer
+from world4rl.training.loop import Tensors, cosine_factor, curve_csv, run, stage_seeds
 
 STAGE = "train-bc"
 WARMUP_STEPS = 50  # the learning rate rises for so many steps: Adam's first estimates are noise
 GRADIENT_CLIP = 10.0
 CURVE_POINTS = 25  # rows of the learning curve
-HELD_OUT_WINDOWS = 512  # on which the held-out likelihood is measured
+HELD_OUT_WINDOWS = 256  # on which the held-out likelihood is measured
 
 
 def train(params: Params, paths: Paths, task: str) -> None:
@@ -63,172 +51,158 @@ def train(params: Params, paths: Paths, task: str) -> None:
     settings = params.behaviour_cloning
     device = select_device(params.device)
     store = EpisodeStore.open(paths.store(task, "expert"))
-    held_out = bool((store.episodes["split"] == "test").any())
-    trainer = _Trainer(settings, store, seed=params.seed, task=task, device=device, held_out=held_out)
-    state_folder = paths.run_state(STAGE, task)
-    fingerprint = {
-        "behaviour_cloning": settings.model_dump(mode="json"),
-        "seed": params.seed,
-        "task": task,
-        "store": store.digest,
-        "device": device.type,
-    }
-    trainer.resume(state_folder, fingerprint)
-    with progress.track(f"clone {task}", total=settings.training_steps, start=trainer.step) as bar:
-        while trainer.step < settings.training_steps:
-            trainer.advance()
-            bar.advance(1, **trainer.figures())
-            if trainer.step % settings.checkpoint_steps == 0 and trainer.step < settings.training_steps:
-                trainer.save(state_folder, fingerprint)
-    metrics = trainer.measure()
-    save_policy(trainer.policy, paths.bc(task))
-    write_text(paths.bc_curve(task), _csv(trainer.curve))
+    cloning = Cloning(settings, store, seeds=stage_seeds(params.seed, f"{STAGE}/{task}", 4), device=device)
+    state = paths.run_state(STAGE, task)
+    seconds = run(
+        cloning,
+        settings.training_steps,
+        label=f"clone {task}",
+        unit="step",
+        folder=state,
+        every=settings.checkpoint_steps,
+        fingerprint={
+            "behaviour_cloning": settings.model_dump(mode="json"),
+            "seed": params.seed,
+            "task": task,
+            "store": store.digest,
+            "device": device.type,
+        },
+    )
+    metrics = {"seconds": round(seconds, 3), "task": task, **cloning.measure()}
+    save_policy(cloning.policy, paths.bc(task))
+    write_text(paths.bc_curve(task), curve_csv(("step", "train_nll", "validation_nll"), cloning.curve))
     write_json(paths.bc_metrics(task), metrics)
-    clear_state(state_folder)
+    clear_state(state)
     progress.metrics(metrics)
 
 
-@dataclass
-class _Trainer:
-    """The state of a training run and one step of it."""
+class Cloning:
+    """A training run, step by step: a `world4rl.training.loop.Trainer`.
 
-    settings: BehaviourCloning
-    store: EpisodeStore
-    seed: int
-    task: str
-    device: torch.device
-    held_out: bool
-    step: int = 0
-    seconds: float = 0.0  # spent by earlier processes
-    losses: list[float] = field(default_factory=list)  # since the curve's last row
-    curve: list[tuple[int, float, float | None]] = field(default_factory=list)
+    Args:
+        settings: The policy and how it is trained.
+        store: Demonstrations: the split `train` to learn from, the split `test`, if there is one, to measure on.
+        seeds: Four, for the weights, the windows, the shifts and the held-out windows.
+        device: Where to train.
 
-    def __post_init__(self) -> None:
-        self.began = time.monotonic()
-        entropy = np.random.SeedSequence([self.seed, zlib.crc32(f"{STAGE}/{self.task}".encode())])
-        weights, windows, shifts, held_out = (int(n) for n in entropy.generate_state(4))
+    Attributes:
+        policy: What is trained.
+        curve: Rows (step, training loss since the last row, held-out loss or None).
+        step: Steps completed.
+
+    Raises:
+        DataError: the store has no training episodes.
+    """
+
+    def __init__(
+        self, settings: BehaviourCloning, store: EpisodeStore, *, seeds: list[int], device: torch.device
+    ) -> None:
+        weights, windows, shifts, held_out = seeds
         torch.manual_seed(weights)
-        self.windows = np.random.default_rng(windows)
-        self.shifts = torch.Generator().manual_seed(shifts)
-        frames, camera = self.settings.frames, self.store.cameras[0]
-        self.sampler = WindowSampler([self.store], length=frames, history=frames, camera=camera)
+        self.step = 0
+        self.curve: list[tuple[int, float, float | None]] = []
+        self._settings = settings
+        self._device = device
+        self._losses: list[float] = []  # since the curve's last row
+        self._windows = np.random.default_rng(windows)
+        self._shifts = torch.Generator().manual_seed(shifts)
+        camera = store.cameras[0]
+        self._sampler = WindowSampler([store], length=settings.frames, history=settings.frames, camera=camera)
         self.policy = GaussianPolicy(
-            self.settings,
-            image_size=self.store.image_size,
-            action_size=self.store.action_size,
-            state_size=self.store.state_size,
+            settings,
+            image_size=store.image_size,
+            action_size=store.action_size,
+            state_size=store.state_size,
             camera=camera,
-        ).to(self.device)
+        ).to(device)
         if self.policy.state_size:
-            states = self._training_states()
+            states = _states(store, "train")
             self.policy.normalise_states(states.mean(0), states.std(0))
-        self.optimizer = torch.optim.AdamW(
-            self.policy.parameters(),
-            lr=self.settings.learning_rate,
-            weight_decay=self.settings.weight_decay,
-            fused=True,
+        self._optimizer = torch.optim.AdamW(
+            self.policy.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
         )
-        self.held_out_windows: Windows | None = None
-        if self.held_out:
-            sampler = WindowSampler([self.store], length=frames, history=frames, camera=camera, splits=("test",))
-            self.held_out_windows = sampler.sample(HELD_OUT_WINDOWS, np.random.default_rng(held_out))
+        self._held_out: Windows | None = None
+        if (store.episodes["split"] == "test").any():
+            sampler = WindowSampler(
+                [store], length=settings.frames, history=settings.frames, camera=camera, splits=("test",)
+            )
+            self._held_out = sampler.sample(HELD_OUT_WINDOWS, np.random.default_rng(held_out))
 
-    def advance(self) -> None:
-        """One optimiser step, and a row of the learning curve when one is due."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.settings, self.step)
-        frames, state, actions = self._batch(self.sampler.sample(self.settings.batch_size, self.windows))
-        frames = random_shift(frames, self.settings.shift_pixels, self.shifts)
-        with _autocast(self.device):
+    def advance(self) -> dict[str, float]:
+        """One optimiser step, and a row of the learning curve when one is due; returns the losses."""
+        steps = self._settings.training_steps
+        for group in self._optimizer.param_groups:
+            group["lr"] = self._settings.learning_rate * cosine_factor(self.step, steps, WARMUP_STEPS)
+        frames, state, actions = self._batch(self._sampler.sample(self._settings.batch_size, self._windows))
+        frames = random_shift(frames, self._settings.shift_pixels, self._shifts)
+        with _autocast(self._device):
             distribution = self.policy(_unit(frames), state)
         loss = negative_log_likelihood(distribution, actions)
-        self.optimizer.zero_grad(set_to_none=True)
+        self._optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.policy.parameters(), GRADIENT_CLIP)
-        self.optimizer.step()
-        self.losses.append(loss.item())
+        self._optimizer.step()
+        self._losses.append(loss.item())
         self.step += 1
-        every = max(1, self.settings.training_steps // CURVE_POINTS)
-        if self.step % every == 0 or self.step == self.settings.training_steps:
-            held_out = self._held_out()
-            self.curve.append((self.step, float(np.mean(self.losses)), None if held_out is None else held_out[0]))
-            self.losses.clear()
-
-    def figures(self) -> dict[str, float]:
-        """What the progress bar shows."""
-        _, train, held_out = self.curve[-1] if self.curve else (0, math.nan, None)
-        figures = {"nll": self.losses[-1] if self.losses else train}
-        return figures if held_out is None else figures | {"held_out_nll": held_out}
+        figures = {"nll": self._losses[-1]}
+        if self.step % max(1, steps // CURVE_POINTS) == 0 or self.step == steps:
+            held_out, _ = self._measure_held_out()
+            self.curve.append((self.step, float(np.mean(self._losses)), held_out))
+            self._losses = []
+        if self.curve and self.curve[-1][2] is not None:
+            figures["held_out_nll"] = self.curve[-1][2]
+        return figures
 
     def measure(self) -> dict[str, Any]:
         """The finished run's metrics."""
-        held_out = self._held_out()
+        held_out, error = self._measure_held_out()
+        log_std = self.policy.log_std.detach().clamp(*self.policy.log_std_range)
         return {
-            "seconds": round(self._elapsed(), 3),
-            "task": self.task,
             "steps": self.step,
-            "windows": len(self.sampler),
+            "windows": len(self._sampler),
             "parameters": sum(p.numel() for p in self.policy.parameters()),
             "train_nll": self.curve[-1][1],
-            "held_out_nll": None if held_out is None else held_out[0],
-            "held_out_action_error": None if held_out is None else held_out[1],
-            "sigma": [round(float(s), 6) for s in self.policy.log_std.detach().clamp(*self.policy.log_std_range).exp()],
-            "precision": "bf16" if _bf16(self.device) else "fp32",
+            "held_out_nll": held_out,
+            "held_out_action_error": error,
+            "sigma": [round(float(s), 6) for s in log_std.exp()],
+            "precision": "bf16" if _bf16(self._device) else "fp32",
         }
 
-    def save(self, folder: Path, fingerprint: Any) -> None:
-        """Writes a checkpoint."""
-        optimizer, groups = capture_optimizer(self.optimizer)
-        save_state(
-            folder,
-            self.step,
-            {"policy": self.policy.state_dict(), "optimizer": optimizer},
-            {"groups": groups, "losses": self.losses, "curve": self.curve, "seconds": self._elapsed()},
-            generators={"windows": self.windows, "shifts": self.shifts},
-            fingerprint=fingerprint,
-        )
+    def capture(self) -> tuple[Tensors, Any, Generators]:
+        """What a later process needs to go on from here."""
+        optimizer, groups = capture_optimizer(self._optimizer)
+        tensors = {"policy": self.policy.state_dict(), "optimizer": optimizer}
+        meta = {"groups": groups, "losses": self._losses, "curve": self.curve}
+        return tensors, meta, {"windows": self._windows, "shifts": self._shifts}
 
-    def resume(self, folder: Path, fingerprint: Any) -> None:
-        """Goes on from the last checkpoint, if there is one for the same parameters and data."""
-        state = load_state(folder, fingerprint=fingerprint)
-        if state is None:
-            return
+    def restore(self, state: State) -> None:
+        """Takes over what `capture` gave, the generators apart."""
+        meta = state.meta["trainer"]
         self.policy.load_state_dict(state.tensors["policy"])
-        restore_optimizer(self.optimizer, state.tensors["optimizer"], state.meta["groups"])
-        state.restore_random({"windows": self.windows, "shifts": self.shifts})
-        self.step = state.step
-        self.losses = state.meta["losses"]
-        self.curve = [(row[0], row[1], row[2]) for row in state.meta["curve"]]
-        self.seconds = state.meta["seconds"]
-        progress.log(f"goes on from step {self.step}")
-
-    def _elapsed(self) -> float:
-        return self.seconds + time.monotonic() - self.began
+        restore_optimizer(self._optimizer, state.tensors["optimizer"], meta["groups"])
+        self._losses = meta["losses"]
+        self.curve = [(row[0], row[1], row[2]) for row in meta["curve"]]
 
     def _batch(self, windows: Windows) -> tuple[Tensor, Tensor | None, Tensor]:
         """Frames uint8 (B, F, 3, H, W), the state now (B, S), the action taken now (B, A)."""
-        state = windows.states[:, -1].to(self.device) if self.policy.state_size else None
-        return windows.frames.to(self.device), state, windows.actions[:, -1].to(self.device)
+        state = windows.states[:, -1].to(self._device) if self.policy.state_size else None
+        return windows.frames.to(self._device), state, windows.actions[:, -1].to(self._device)
 
     @torch.no_grad()
-    def _held_out(self) -> tuple[float, float] | None:
+    def _measure_held_out(self) -> tuple[float, float] | tuple[None, None]:
         """Negative log-likelihood and mean absolute error of the clipped mean action on held-out demonstrations."""
-        if self.held_out_windows is None:
-            return None
-        frames, state, actions = self._batch(self.held_out_windows)
+        if self._held_out is None:
+            return None, None
+        frames, state, actions = self._batch(self._held_out)
         distribution = self.policy(_unit(frames), state)
         error = (distribution.mean.clamp(-1, 1) - actions).abs().mean()
         return negative_log_likelihood(distribution, actions).item(), error.item()
 
-    def _training_states(self) -> Tensor:
-        episodes = np.flatnonzero(self.store.episodes["split"] == "train")
-        return torch.from_numpy(np.concatenate([self.store.states(int(episode)) for episode in episodes]))
 
-
-def learning_rate(settings: BehaviourCloning, step: int) -> float:
-    """The learning rate of a step (counted from 0): a short linear rise, then a cosine down to zero."""
-    rise = min(1.0, (step + 1) / WARMUP_STEPS)
-    return settings.learning_rate * rise * 0.5 * (1 + math.cos(math.pi * step / settings.training_steps))
+def _states(store: EpisodeStore, split: str) -> Tensor:
+    """The states (N, S) of a split's episodes."""
+    episodes = np.flatnonzero(store.episodes["split"] == split)
+    return torch.from_numpy(np.concatenate([store.states(int(episode)) for episode in episodes]))
 
 
 def _unit(frames: Tensor) -> Tensor:
@@ -247,11 +221,3 @@ def _bf16(device: torch.device) -> bool:
 def _autocast(device: torch.device) -> Iterator[None]:
     with torch.autocast(device.type, torch.bfloat16, enabled=_bf16(device)):
         yield
-
-
-def _csv(curve: list[tuple[int, float, float | None]]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("step", "train_nll", "validation_nll"))
-    writer.writerows((step, f"{train:.6f}", "" if held is None else f"{held:.6f}") for step, train, held in curve)
-    return text.getvalue()
