@@ -8,11 +8,14 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from world4rl.config import load_profile
@@ -391,6 +394,8 @@ def test_old_versions_say_how_to_convert(version: str, dataset: Path, tmp_path: 
     ("change", "words"),
     [
         ({"codebase_version": "v4.0"}, ["LeRobot format v4.0"]),
+        ({"data_path": "data/{nonsense}.parquet"}, ["data_path 'data/{nonsense}.parquet' is no path"]),
+        ({"features": []}, ["features must be an object"]),
         ({"fps": 0}, ["fps must be a positive number"]),
         ({"total_frames": 60}, ["total_frames = 60", "the data files hold 58", "correct the totals"]),
         ({"total_episodes": 6}, ["total_episodes = 6", "meta/episodes lists 5"]),
@@ -487,6 +492,45 @@ def test_what_is_no_store_is_not_replaced(dataset: Path, tmp_path: Path) -> None
     with pytest.raises(DataError, match="is in the way"):
         ingest(dataset, tmp_path / "thesis")
     assert (tmp_path / "thesis" / "chapter.tex").read_text() == "years of work"
+
+
+def damage(content: bytearray, data: Any) -> bytearray:
+    """Flips bits, cuts the end off, or loses or blanks a piece."""
+    place = data.draw(st.integers(0, len(content) - 1))
+    length = data.draw(st.sampled_from([1, 10, 300]))
+    kind = data.draw(st.sampled_from(["flip", "cut", "lose", "blank"]))
+    if kind == "flip":
+        content[place] ^= 1 << data.draw(st.integers(0, 7))
+    elif kind == "cut":
+        del content[place:]
+    elif kind == "lose":
+        del content[place : place + length]
+    else:
+        content[place : place + length] = bytes(len(content[place : place + length]))
+    return content
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(data=st.data())
+def test_whatever_is_damaged_there_is_a_sound_store_or_a_clear_error(
+    good_dataset: Path, video_dataset: Any, data: Any
+) -> None:
+    source = data.draw(st.sampled_from([good_dataset, video_dataset[0]]))
+    file = data.draw(st.sampled_from(sorted(p.relative_to(source) for p in source.rglob("*") if p.is_file())))
+    with TemporaryDirectory() as folder:
+        root = Path(shutil.copytree(source, Path(folder) / "raw"))
+        (root / file).write_bytes(damage(bytearray((root / file).read_bytes()), data))
+        refusal = None
+        try:
+            ingest(root, Path(folder) / "store")
+        except DataError as error:
+            refusal = error
+        if refusal is None:
+            assert EpisodeStore.open(Path(folder) / "store").verify() == []
+        else:
+            assert refusal.where
+            assert refusal.remedy
+            assert [path.name for path in Path(folder).iterdir()] == ["raw"]
 
 
 # ---- the command and the stages -----------------------------------------------------------------------------------

@@ -27,6 +27,7 @@ from world4rl.errors import DataError
 
 COPY_AGAIN = "copy the dataset again from where it was recorded, whole"
 VISUAL = ("image", "video")
+DAMAGE = (OSError, pa.ArrowException, ValueError, KeyError)  # what pyarrow raises for damaged files
 _KINDS = {"b": "true/false", "i": "whole numbers", "u": "whole numbers", "f": "numbers"}
 
 
@@ -87,7 +88,7 @@ class Dataset:
 
     def video_path(self, camera: str, episode: Mapping[Any, Any]) -> Path:
         """The file that holds a camera feature's video of an episode (a row of `episodes`)."""
-        return self.root / str(self.info.get("video_path") or VIDEO_PATH).format(
+        return self.root / str(self.info["video_path"]).format(
             video_key=camera,
             chunk_index=int(episode[f"videos/{camera}/chunk_index"]),
             file_index=int(episode[f"videos/{camera}/file_index"]),
@@ -154,6 +155,16 @@ def _read_info(root: Path) -> dict[str, Any]:
     missing = [key for key in ("fps", "features", "total_episodes", "total_frames") if key not in info]
     if missing:
         raise DataError(f"lacks {', '.join(missing)}", where=path, remedy=COPY_AGAIN)
+    if not isinstance(info["features"], dict):
+        raise DataError("features must be an object", where=path, remedy=COPY_AGAIN)
+    for key, default in (("data_path", DATA_PATH), ("video_path", VIDEO_PATH)):
+        info[key] = info.get(key) or default
+        try:
+            info[key].format(video_key="camera", chunk_index=0, file_index=0)
+        except (KeyError, IndexError, ValueError, AttributeError):
+            raise DataError(
+                f"{key} {info[key]!r} is no path", where=path, remedy=f"the usual one is {default}"
+            ) from None
     if not isinstance(info["fps"], int | float) or not info["fps"] > 0:
         raise DataError(f"fps must be a positive number, not {info['fps']!r}", where=path, remedy="correct fps")
     return info
@@ -176,20 +187,17 @@ def _feature(root: Path, name: str, value: Any) -> Feature:
     return Feature(name, dtype, shape, value.get("names"), depth)
 
 
-def read_parquet(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
-    """A whole table.
-
-    Raises:
-        DataError: the file is missing, cut short or not Parquet.
-    """
+def _read_table(path: Path, but: str | None = None) -> pd.DataFrame:
+    """A whole table, without the columns whose name begins with `but`."""
     try:
         with pq.ParquetFile(path) as file:
-            return file.read(columns=None if columns is None else list(columns))
-    except (OSError, pa.ArrowException) as error:
-        raise unreadable(path, error) from None
+            names = [name for name in file.schema_arrow.names if but is None or not name.startswith(but)]
+            return file.read(columns=names).to_pandas(ignore_metadata=True)
+    except DAMAGE as error:
+        raise _unreadable(path, error) from None
 
 
-def unreadable(path: Path, error: Exception) -> DataError:
+def _unreadable(path: Path, error: Exception) -> DataError:
     """The error for a file that is missing, cut short or damaged."""
     if isinstance(error, FileNotFoundError):
         return DataError("the file is missing", where=path, remedy=COPY_AGAIN)
@@ -199,7 +207,7 @@ def unreadable(path: Path, error: Exception) -> DataError:
 
 def _read_tasks(root: Path) -> dict[int, str]:
     path = root / TASKS
-    table = read_parquet(path).to_pandas(ignore_metadata=True)
+    table = _read_table(path)
     names = [column for column in ("task", "__index_level_0__") if column in table]
     if "task_index" not in table or not names:
         raise DataError("has no columns task_index and task", where=path, remedy=COPY_AGAIN)
@@ -211,12 +219,7 @@ def _read_episodes(root: Path, videos: Sequence[str]) -> pd.DataFrame:
     files = sorted(folder.glob("*/*.parquet"))
     if not files:
         raise DataError("holds no episode table", where=folder, remedy=COPY_AGAIN)
-    tables = []
-    for path in files:
-        table = read_parquet(path)
-        names = [name for name in table.column_names if not name.startswith("stats/")]
-        tables.append(table.select(names).to_pandas(ignore_metadata=True))
-    episodes = pd.concat(tables, ignore_index=True)
+    episodes = pd.concat([_read_table(path, but="stats/") for path in files], ignore_index=True)
     findings = validate(EPISODE_TABLE, episodes)
     needed = [f"videos/{v}/{c}" for v in videos for c in ("chunk_index", "file_index", "from_timestamp")]
     findings += [
@@ -229,7 +232,7 @@ def _read_episodes(root: Path, videos: Sequence[str]) -> pd.DataFrame:
 
 
 def _data_files(root: Path, info: Mapping[str, Any], episodes: pd.DataFrame) -> tuple[Path, ...]:
-    template = str(info.get("data_path") or DATA_PATH)
+    template = str(info["data_path"])
     pairs = episodes[["data/chunk_index", "data/file_index"]].drop_duplicates().itertuples(index=False)
     needed = [root / template.format(chunk_index=int(chunk), file_index=int(file)) for chunk, file in pairs]
     _require(needed)
@@ -255,9 +258,9 @@ def _read_side(root: Path) -> dict[str, Any]:
         return {}
     side = _read_json(path)
     rows = side.get("episodes", []) if isinstance(side, dict) else None
-    if not isinstance(rows, list) or not all(isinstance(row, dict) and "episode_index" in row for row in rows):
+    if not isinstance(rows, list) or not all(_is_side_row(row) for row in rows):
         raise DataError(
-            "must be an object whose `episodes` are objects with an episode_index",
+            "must be an object whose `episodes` are objects with an integer episode_index (and seed, if any)",
             where=path,
             remedy="correct the file",
         )
@@ -269,6 +272,12 @@ def _read_side(root: Path) -> dict[str, Any]:
             remedy="use train, validation or test as an episode's split",
         )
     return dict(side)
+
+
+def _is_side_row(row: Any) -> bool:
+    return (
+        isinstance(row, dict) and isinstance(row.get("episode_index"), int) and isinstance(row.get("seed"), int | None)
+    )
 
 
 def refuse(where: Path, findings: Sequence[Finding], remedy: str = COPY_AGAIN) -> None:
@@ -314,8 +323,8 @@ def read_columns(dataset: Dataset, features: Sequence[str]) -> Columns:
                 findings = check_columns([*declared, *INDEX_COLUMNS], file.schema_arrow.names, path.name)
                 refuse(path, findings, "restore the column, or correct the features in meta/info.json")
                 tables.append(file.read(columns=wanted))
-        except (OSError, pa.ArrowException) as error:
-            raise unreadable(path, error) from None
+        except DAMAGE as error:
+            raise _unreadable(path, error) from None
     index = pd.concat(
         [table.select(INDEX_COLUMNS).to_pandas(ignore_metadata=True) for table in tables], ignore_index=True
     )
@@ -433,8 +442,8 @@ def _image_rows(dataset: Dataset, cameras: Sequence[str]) -> Iterator[tuple[Path
                 for batch in file.iter_batches(batch_size=64, columns=list(cameras)):
                     for row in batch.to_pylist():
                         yield path, row
-        except (OSError, pa.ArrowException) as error:
-            raise unreadable(path, error) from None
+        except DAMAGE as error:
+            raise _unreadable(path, error) from None
 
 
 def _decode_png(root: Path, picture: Any, shrink: Any) -> tuple[np.ndarray | None, tuple[int, int] | None]:
@@ -513,7 +522,7 @@ class _VideoFile:
             self._container = av.open(str(path))
             stream = self._container.streams.video[0]
         except (av.FFmpegError, IndexError) as error:
-            raise unreadable(path, error) from None
+            raise _unreadable(path, error) from None
         # By default a decoder invents what it cannot decode; that must not become training data.
         stream.codec_context.options = {"err_detect": "explode"}
         stream.codec_context.thread_count = 1  # so that an error belongs to the packet that caused it
