@@ -1,0 +1,63 @@
+"""The success classifier as a LeRobot reward model: reward 1 for a frame that shows a solved task, else 0."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from lerobot.rewards.pretrained import PreTrainedRewardModel
+from lerobot.utils.constants import OBS_IMAGES
+from torch import Tensor
+
+from lerobot_policy_world4rl.configuration_success import World4RLSuccessConfig
+from world4rl.models.classifier import SuccessClassifier
+from world4rl.models.folder import save_classifier
+from world4rl.models.weights import read_weights
+
+
+class World4RLSuccessRewardModel(PreTrainedRewardModel):
+    """The reward r = [C(x) >= threshold] of the paper's section III-C. Trained by `world4rl train-classifier` alone."""
+
+    config_class = World4RLSuccessConfig
+    name = "world4rl_success_classifier"
+
+    def __init__(self, config: World4RLSuccessConfig, **_: Any) -> None:
+        super().__init__(config)
+        self.config: World4RLSuccessConfig = config
+        self.network = SuccessClassifier(config.backbone, config.image_size)
+        self.network.threshold = config.threshold
+
+    @classmethod
+    def _load_as_safetensor(
+        cls, model: World4RLSuccessRewardModel, model_file: str, map_location: str, strict: bool
+    ) -> World4RLSuccessRewardModel:
+        # Always strict: stock LeRobot would fill what the file does not name with random weights.
+        model.network.load_state_dict(read_weights(Path(model_file), model.network.state_dict()))
+        return model
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        save_classifier(self.network, save_directory)
+
+    def compute_reward(self, batch: dict[str, Any]) -> Tensor:
+        """Rewards float32 (B,), 0 or 1.
+
+        Args:
+            batch: One camera's frames (B, 3, H, W), or (B, T, 3, H, W) of which the last counts, float in [0, 1]; of
+                several cameras the one that `input_features` names.
+
+        Raises:
+            ValueError: it is not clear which camera to look at.
+        """
+        frames: Tensor = batch[self._camera(batch)]
+        return self.network.succeeded(frames if frames.ndim == 4 else frames[:, -1]).float()
+
+    def _camera(self, batch: dict[str, Any]) -> str:
+        named = list(self.config.input_features)
+        cameras = [
+            name for name, value in batch.items() if name.startswith(OBS_IMAGES) and torch.is_floating_point(value)
+        ]
+        chosen = named or cameras
+        if len(chosen) != 1:
+            raise ValueError(f"the success classifier looks at one camera: name one of {cameras} in input_features")
+        return chosen[0]
