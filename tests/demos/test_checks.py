@@ -130,6 +130,12 @@ def test_a_robot_at_rest_is_no_frozen_camera(make_episode: Any) -> None:
     assert checks.check_frozen(0, "front", frames, states) == []
 
 
+def test_a_robot_that_trembles_is_no_frozen_camera(make_episode: Any) -> None:
+    frames, states = moving(make_episode)
+    frames[:], states[:] = frames[0], states[0] + 1e-3 * np.random.default_rng(0).normal(size=states.shape)
+    assert checks.check_frozen(0, "front", frames, states) == []
+
+
 def test_without_states_only_a_wholly_frozen_episode_counts(make_episode: Any) -> None:
     frames, _ = moving(make_episode)
     frames[8:] = frames[8]

@@ -22,13 +22,14 @@ from world4rl.config import load_profile
 from world4rl.demos.ingest import IngestOptions, IngestReport, ingest, shrinker, store_demos, store_rollouts
 from world4rl.demos.recording import encode_png, write_dataset
 from world4rl.demos.store import EpisodeStore
-from world4rl.errors import DataError
+from world4rl.errors import ConfigError, DataError
 from world4rl.paths import Paths
 
 DATA = "data/chunk-000/file-000.parquet"
 META = "meta/episodes/chunk-000/file-000.parquet"
 VIDEO = "videos/observation.images.front/chunk-000/file-000.mp4"
 TASK = "button-press-topdown-v3"
+CAMERA = "observation.images.corner2"
 
 
 def refused(report: IngestReport) -> dict[int, str]:
@@ -129,6 +130,23 @@ def test_features_are_mapped_by_name(tmp_path: Path, record_with_lerobot: Any) -
 )
 def test_impossible_mappings_are_refused(dataset: Path, tmp_path: Path, mapping: Any, words: str) -> None:
     assert_refused_whole(dataset, tmp_path, words, options=IngestOptions(mapping=mapping))
+
+
+@pytest.mark.parametrize("name", ["..", "a/b", ""])
+def test_impossible_camera_names_are_refused(name: str, dataset: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be a camera's name"):
+        ingest(dataset, tmp_path / "store", IngestOptions(mapping={name: CAMERA}))
+    assert not (tmp_path / "store").exists()
+
+
+def test_cameras_whose_short_names_clash_keep_their_long_ones(dataset: Path, tmp_path: Path, rewrite: Any) -> None:
+    def twice(info: dict[str, Any]) -> None:
+        info["features"]["observation.corner2"] = info["features"][CAMERA]
+
+    edit_json(dataset / "meta/info.json", twice)
+    rewrite(dataset / DATA, lambda table: table.append_column("observation.corner2", table[CAMERA]))
+    ingest(dataset, tmp_path / "store")
+    assert set(EpisodeStore.open(tmp_path / "store").cameras) == {CAMERA, "observation.corner2"}
 
 
 def test_video_frames_are_those_that_lerobot_decodes(video_dataset: Any, tmp_path: Path) -> None:
@@ -242,7 +260,6 @@ def false_length(root: Path, rewrite: Any, set_column: Any) -> None:
     rewrite(root / META, lambda table: set_column(table, "length", [12, 15, 9, 13, 10]))
 
 
-CAMERA = "observation.images.corner2"
 BLACK = encode_png(np.zeros((24, 24, 3), np.uint8))
 OTHER_SIZE = encode_png(np.random.default_rng(0).integers(0, 255, (24, 30, 3)).astype(np.uint8))
 

@@ -17,6 +17,7 @@ FLAT_LEVELS = 4  # of 255: a whole frame within so few levels shows nothing
 STILL_LEVELS = 1  # of 255: what a video codec may change in a still picture
 FROZEN_SHARE = 0.5  # of the distance that the state covers in its episode
 FROZEN_FRAMES = 5
+FROZEN_MOTION = 0.05  # of the largest number in the states: less than that may be too little to see
 FROZEN_EPISODE = 0.9  # of an episode, where no state tells whether anything moved
 
 
@@ -166,7 +167,8 @@ def check_frozen(episode: int, camera: str, frames: np.ndarray, states: np.ndarr
     """A picture that stands still while the robot moves.
 
     With states (T, S): at least five frames in a row do not change while the state covers more than half of the
-    distance that it covers in the whole episode. Without: nine tenths of the episode do not change.
+    distance that it covers in the whole episode, and changes by a twentieth of its largest number. Without: nine
+    tenths of the episode do not change.
 
     Args:
         episode: Index in the dataset.
@@ -181,7 +183,8 @@ def check_frozen(episode: int, camera: str, frames: np.ndarray, states: np.ndarr
         return []
     if states is not None:
         steps = np.linalg.norm(np.diff(states.astype(np.float64), axis=0), axis=1)
-        frozen = steps[first:last].sum() > FROZEN_SHARE * steps.sum()
+        visible = np.ptp(states[first : last + 1], axis=0).max() > FROZEN_MOTION * np.abs(states).max()
+        frozen = bool(visible and steps[first:last].sum() > FROZEN_SHARE * steps.sum())
         moved = f", while the robot made {steps[first:last].sum() / max(steps.sum(), 1e-12):.0%} of its way"
     else:
         frozen = last - first + 1 >= FROZEN_EPISODE * len(frames)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -32,7 +33,7 @@ from world4rl.demos.reading import (
 )
 from world4rl.demos.store import StoredEpisode, StoreWriter
 from world4rl.demos.tables import FRAME_TABLE, derive, validate
-from world4rl.errors import DataError
+from world4rl.errors import ConfigError, DataError
 from world4rl.files import replacing, write_json
 from world4rl.paths import Paths, Source
 from world4rl.provenance.digests import merkle_root
@@ -175,6 +176,8 @@ def _cameras(dataset: Dataset, mapping: Mapping[str, str]) -> tuple[dict[str, Fe
     visual = {name: feature for name, feature in dataset.features.items() if feature.dtype in VISUAL}
     named = {name: feature for name, feature in mapping.items() if name not in ROLES and feature != NONE}
     for name, feature in named.items():
+        if not re.fullmatch(r"\w[\w.-]*", name):
+            raise ConfigError(f"{name!r} cannot be a camera's name", where="--map", remedy="use letters, digits, _ . -")
         if feature not in visual or visual[feature].depth:
             raise DataError(
                 f"camera {name} is mapped to {feature}, which is no colour image or video",
@@ -184,10 +187,9 @@ def _cameras(dataset: Dataset, mapping: Mapping[str, str]) -> tuple[dict[str, Fe
     if named:
         left = {feature: "not among the mapped cameras" for feature in visual if feature not in named.values()}
         return {name: visual[feature] for name, feature in named.items()}, left
-    names = {
-        feature: feature.removeprefix("observation.images.").removeprefix("observation.").replace("/", ".")
-        for feature in visual
-    }
+    names = {name: name.removeprefix("observation.images.").removeprefix("observation.") for name in visual}
+    if len(set(names.values())) < len(names):
+        names = {name: name for name in visual}
     left = {name: "a depth map" for name, camera in visual.items() if camera.depth}
     return {names[name]: camera for name, camera in visual.items() if not camera.depth}, left
 
@@ -221,6 +223,7 @@ def ingest(dataset: Path, out: Path, options: IngestOptions | None = None) -> In
 
     Raises:
         DataError: the dataset as a whole cannot be used, or none of its episodes can.
+        ConfigError: a camera is given an impossible name.
         MachineError: the disk is full.
     """
     began = time.perf_counter()

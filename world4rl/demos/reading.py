@@ -246,7 +246,7 @@ def _require_videos(dataset: Dataset) -> None:
 
 
 def _require(paths: Sequence[Path]) -> None:
-    missing = list(dict.fromkeys(path for path in paths if not path.is_file()))
+    missing = [path for path in dict.fromkeys(paths) if not path.is_file()]
     if missing:
         others = f" ({len(missing)} files in all: {', '.join(map(str, missing[1:6]))})" if len(missing) > 1 else ""
         raise DataError(f"the file is missing{others}", where=missing[0], remedy=COPY_AGAIN)
