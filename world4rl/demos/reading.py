@@ -323,6 +323,8 @@ def read_columns(dataset: Dataset, features: Sequence[str]) -> Columns:
                 findings = check_columns([*declared, *INDEX_COLUMNS], file.schema_arrow.names, path.name)
                 refuse(path, findings, "restore the column, or correct the features in meta/info.json")
                 tables.append(file.read(columns=wanted))
+                if len(tables[-1]) != file.metadata.num_rows:
+                    raise ValueError(f"{len(tables[-1])} of {file.metadata.num_rows} rows")
         except DAMAGE as error:
             raise _unreadable(path, error) from None
     index = pd.concat(
@@ -439,9 +441,13 @@ def _image_rows(dataset: Dataset, cameras: Sequence[str]) -> Iterator[tuple[Path
     for path in dataset.data_files:
         try:
             with pq.ParquetFile(path) as file:
+                rows = 0
                 for batch in file.iter_batches(batch_size=64, columns=list(cameras)):
                     for row in batch.to_pylist():
                         yield path, row
+                    rows += len(batch)
+                if rows != file.metadata.num_rows:
+                    raise ValueError(f"{rows} of {file.metadata.num_rows} pictures")
         except DAMAGE as error:
             raise _unreadable(path, error) from None
 
