@@ -167,7 +167,8 @@ class Refinement(Section):
     minibatch_size: Positive = 512
     actor_learning_rate: Rate = 6e-5
     critic_learning_rate: Rate = 1e-3
-    critic_warmup_iterations: NonNegative = 2
+    critic_pretraining_steps: NonNegative = 200  # on the real episodes' returns
+    critic_warmup_iterations: NonNegative = 2  # the critic alone learns
     entropy_weight: Annotated[float, Field(ge=0)] = 0.0
     bc_kl_weight: Annotated[float, Field(ge=0)] = 0.01  # KL(policy || BC policy)
     target_kl: Annotated[float, Field(gt=0)] | None = 0.05  # ends an iteration's epochs early

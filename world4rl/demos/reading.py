@@ -529,9 +529,7 @@ class _VideoFile:
             stream = self._container.streams.video[0]
         except (av.FFmpegError, IndexError) as error:
             raise _unreadable(path, error) from None
-        # By default a decoder invents what it cannot decode; that must not become training data.
-        stream.codec_context.options = {"err_detect": "explode"}
-        stream.codec_context.thread_count = 1  # so that an error belongs to the packet that caused it
+        stream.codec_context.thread_count = 1  # with several threads, ffmpeg hides some of a damaged file's errors
         self._frames = self._decode(stream)
 
     def _decode(self, stream: Any) -> Iterator[tuple[float, Any]]:

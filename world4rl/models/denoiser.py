@@ -155,8 +155,11 @@ class Denoiser(nn.Module):
         self, noised: Tensor, sigma: Tensor, context: Context, history_level: Tensor | None = None
     ) -> Tensor:
         """D(x; sigma, context) = c_skip x + c_out F(...) (equation 6): (B, C, h, w)."""
+        return self.estimate(noised, sigma, self(noised, sigma, context, history_level))
+
+    def estimate(self, noised: Tensor, sigma: Tensor, output: Tensor) -> Tensor:
+        """D = c_skip x + c_out F from the raw network's output F (equation 6): (B, C, h, w) in float32."""
         c = coefficients(sigma, self.settings.sigma_data, self.settings.sigma_offset_noise)
-        output = self(noised, sigma, context, history_level)
         return _column(c.skip) * noised + _column(c.out) * output.float()
 
     def target(self, frames: Tensor, states: Tensor | None, context: Context) -> Tensor:
@@ -181,18 +184,29 @@ class Denoiser(nn.Module):
         level = parts[0].new_zeros(len(parts[0])) if history_level is None else history_level
         return self.condition(torch.cat((*parts, level.unsqueeze(1)), dim=1))
 
-    def training_noise(self, target: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """A canvas noised as in training, and its levels: ((B, C, h, w), (B,)).
+    def add_noise(
+        self, target: Tensor, noise: torch.Generator, level: float | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Noises a canvas for training: independent noise a pixel and offset noise a channel.
 
-        Log-normal levels (EDM, section 5), independent noise a pixel and offset noise a channel.
+        Args:
+            target: (B, C, h, w).
+            noise: Draws everything, on the target's device.
+            level: Standard deviation; drawn log-normally (EDM, section 5) for each row where None.
+
+        Returns:
+            The noised canvas (B, C, h, w) and its levels (B,).
         """
         s = self.settings
-        device = generator.device
-        level = torch.randn(len(target), generator=generator, device=device) * s.training_sigma_std
-        sigma = (level + s.training_sigma_mean).exp().clamp(*s.training_sigma_range).to(target.device)
-        noise = torch.randn(target.shape, generator=generator, device=device).to(target.device)
-        offset = torch.randn((*target.shape[:2], 1, 1), generator=generator, device=device).to(target.device)
-        return target + _column(sigma) * noise + s.sigma_offset_noise * offset, sigma
+        device = noise.device
+        if level is None:
+            drawn = torch.randn(len(target), generator=noise, device=device) * s.training_sigma_std
+            sigma = (drawn + s.training_sigma_mean).exp().clamp(*s.training_sigma_range)
+        else:
+            sigma = torch.full((len(target),), level, device=device)
+        pixels = torch.randn(target.shape, generator=noise, device=device)
+        offset = torch.randn((*target.shape[:2], 1, 1), generator=noise, device=device)
+        return target + _column(sigma) * pixels + s.sigma_offset_noise * offset, sigma
 
     def loss(self, target: Tensor, noised: Tensor, sigma: Tensor, output: Tensor) -> Tensor:
         """Mean squared error of F against its own target (target - c_skip x) / c_out: a scalar.

