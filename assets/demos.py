@@ -18,7 +18,7 @@ def recording(paths: Paths, task: str, source: Source) -> dict[str, Any]:
     for episode in record["episodes"]:
         splits.setdefault(episode["split"], []).append(bool(episode["success"]))
     rows = [(split, len(successes), sum(successes)) for split, successes in sorted(splits.items())]
-    return {
+    return showing.figures(paths.collect_metrics(task, source)) | {
         "episodes": sum(row[1] for row in rows),
         "successes": sum(row[2] for row in rows),
         "splits": showing.table(["split", "episodes", "successes"], rows),

@@ -35,10 +35,10 @@ class WalkError(World4RLError):
     """Part of the lineage did not run to its end."""
 
 
-def main() -> int:
+def main(root: Path = ROOT) -> int:
     """Runs the lineage of this repository; returns the exit status."""
     try:
-        return walk(ROOT)
+        return walk(root)
     except World4RLError as error:
         print(f"\nerror: {error}", file=sys.stderr)
         return 1
@@ -63,7 +63,7 @@ def walk(root: Path) -> int:
             lanes.run([Order("collect", task) for task in tasks])
             lanes.run([Order("imagine", None)])
             unmet = lanes.run([Order("refine", task) for task in tasks], report_checks=True)
-            lanes.run([Order("report", None)])
+            lanes.run([Order("write_report", None)])
         except KeyboardInterrupt:
             display.say("stopping")
             lanes.stop()

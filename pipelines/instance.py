@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 from pathlib import Path
 
@@ -48,13 +49,25 @@ def prepare_home(root: Path) -> Path:
     return home
 
 
+def open_instance() -> DagsterInstance:
+    """The instance at DAGSTER_HOME, its databases made, and runs of killed processes marked as failed.
+
+    One process at a time: SQLite tables that two create at once are an error.
+    """
+    with (Path(os.environ["DAGSTER_HOME"]) / "open.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        instance = DagsterInstance.get()
+        _close_orphans(instance)
+    return instance
+
+
 def owner_tag() -> dict[str, str]:
     """Marks a run as executed inside this process."""
     return {OWNER_TAG: _owner(psutil.Process())}
 
 
-def close_orphans(instance: DagsterInstance) -> int:
-    """Marks runs as failed whose process was killed, and frees the pools that they held; returns how many."""
+def _close_orphans(instance: DagsterInstance) -> None:
+    """Marks runs as failed whose process was killed, and frees the pools that they held."""
     unfinished = RunsFilter(
         statuses=[DagsterRunStatus.STARTED, DagsterRunStatus.STARTING, DagsterRunStatus.NOT_STARTED]
     )
@@ -64,7 +77,6 @@ def close_orphans(instance: DagsterInstance) -> int:
     for run in orphans:
         instance.report_run_failed(run, "the process that executed this run was killed")
         instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
-    return len(orphans)
 
 
 def _owner(process: psutil.Process) -> str:

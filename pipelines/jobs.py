@@ -28,7 +28,7 @@ REFINE = define_asset_job(
     description="Refinement in imagination, and the simulator's verdict, for one task.",
 )
 REPORT = define_asset_job(
-    "report",
+    "write_report",
     selection="key:report",
     executor_def=in_process_executor,
     description="The report over all tasks.",

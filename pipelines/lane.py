@@ -113,13 +113,12 @@ def serve(root: Path, connection: Connection, log: Path) -> None:
     threading.Thread(target=_follow_parent, args=(os.getppid(),), daemon=True).start()
     relay = _Relay(connection)
     try:
-        from dagster import DagsterInstance
-
         from assets.stage_runner import StageRunner
         from pipelines.definitions import build_defs
+        from pipelines.instance import open_instance
 
         definitions = build_defs(root=root, resource_overrides={"dvc": StageRunner(listener=relay)})
-        with DagsterInstance.get() as instance:
+        with open_instance() as instance:
             while True:
                 order = connection.recv()
                 relay.send(_execute(definitions, instance, order))

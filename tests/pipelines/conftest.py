@@ -54,7 +54,7 @@ class Toy:
         )
 
 
-def make_toy(root: Path) -> Toy:
+def _make_toy(root: Path) -> Toy:
     root.mkdir(parents=True)
     definition = yaml.safe_load((ROOT / "dvc.yaml").read_text())
     for name, stage in definition["stages"].items():
@@ -72,4 +72,18 @@ def make_toy(root: Path) -> Toy:
 
 @pytest.fixture
 def toy(tmp_path: Path) -> Toy:
-    return make_toy(tmp_path / "project")
+    return _make_toy(tmp_path / "project")
+
+
+@pytest.fixture(scope="session")
+def make_toy():
+    return _make_toy
+
+
+@pytest.fixture(scope="session")
+def make_copy():
+    def copy(toy: Toy, root: Path) -> Toy:
+        shutil.copytree(toy.root, root, symlinks=True)
+        return Toy(root)
+
+    return copy

@@ -30,6 +30,7 @@ def raw(task, source, text):
     episodes = [{"episode_index": 0, "seed": 1, "success": True, "split": "train"}]
     write(f"data/raw/{task}/{source}/meta/world4rl.json", {"episodes": episodes})
     write(f"data/raw/{task}/{source}/data.txt", text)
+    write(f"reports/data/{task}/collect-{source}.json", {"seconds": time.time() % 1})
     write(f"reports/data/{task}/collect-{source}.json", {"seconds": time.time() % 1, "episodes": 1, "successful": 1})
 
 

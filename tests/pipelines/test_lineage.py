@@ -1,0 +1,283 @@
+"""The whole lineage on a toy project: what runs, what does not, what Dagster records, how it stops and goes on."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from dagster import AssetKey, DagsterInstance, DagsterRunStatus
+
+ROOT = Path(__file__).resolve().parents[2]
+ONE, OTHER = "button-press-topdown-v3", "handle-press-v3"
+WALK = "import sys; from pathlib import Path; from pipelines.demo import main; sys.exit(main(Path(sys.argv[1])))"
+MATERIALIZE = """
+import sys
+from pathlib import Path
+from dagster import AssetKey
+from pipelines.definitions import build_defs
+from pipelines.instance import open_instance, prepare_home
+root, step, partition = Path(sys.argv[1]), sys.argv[2], sys.argv[3] or None
+prepare_home(root)
+with open_instance() as instance:
+    job = build_defs(root=root).resolve_implicit_global_asset_job_def()
+    job.execute_in_process(asset_selection=[AssetKey(step)], partition_key=partition, instance=instance)
+"""
+
+
+def start(script, *arguments):
+    return subprocess.Popen(
+        [sys.executable, "-c", script, *map(str, arguments)],
+        cwd=ROOT,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+
+
+def walk(toy):
+    process = start(WALK, toy.root)
+    output, errors = process.communicate(timeout=200)
+    return process.returncode, output, errors
+
+
+def instance_of(toy):
+    return DagsterInstance.from_config(str(toy.root / ".dagster"))
+
+
+def data_versions(toy):
+    """Data version of the newest materialisation of every asset and partition."""
+    found = {}
+    with instance_of(toy) as instance:
+        for name, step in toy.project.steps.items():
+            for stage in step.stages:
+                records = instance.fetch_materializations(AssetKey(name), limit=50).records
+                record = next(r for r in records if r.partition_key == stage.task)
+                found[stage.name] = record.asset_materialization.tags["dagster/data_version"]
+    return found
+
+
+def wait_for(condition, seconds=60):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it never happened"
+        time.sleep(0.05)
+
+
+def trainer_of(toy, step):
+    """The process of a stage that sleeps, once it does."""
+    pid = toy.root / ".runs" / step / "all" / "pid"
+    wait_for(pid.exists)
+    wait_for(pid.read_text)
+    return psutil.Process(int(pid.read_text()))
+
+
+@pytest.fixture(scope="module")
+def walked(make_toy, tmp_path_factory):
+    """A project whose lineage has been walked once, to copy."""
+    toy = make_toy(tmp_path_factory.mktemp("walked") / "project")
+    status, output, errors = walk(toy)
+    assert status == 0, output + errors
+    ran = toy.ran()
+    assert sorted(ran) == sorted(toy.project.stages)
+    assert output.count(": done in ") == len(ran) == 20
+    assert "20 stages ran" in output
+    assert f"report: {toy.root / 'reports' / 'report.html'}" in output
+    return toy
+
+
+@pytest.fixture
+def done(walked, make_copy, tmp_path):
+    return make_copy(walked, tmp_path / "done")
+
+
+def test_a_second_walk_runs_nothing_and_reports_the_same_versions(done):
+    before = data_versions(done)
+    recorded = {name: done.project.recorded(stage) for name, stage in done.project.stages.items()}
+    assert before == {name: entry.data_version for name, entry in recorded.items()}
+    status, output, errors = walk(done)
+    assert status == 0, errors
+    assert done.ran() == []
+    assert "nothing had changed" in output
+    assert data_versions(done) == before
+    with instance_of(done) as instance:
+        assert instance.get_runs_count() == 12
+        newest = instance.fetch_materializations(AssetKey("bc"), limit=1).records[0].asset_materialization
+    assert newest.metadata["cached"].value is True
+    assert newest.metadata["learning curve"].value.startswith("![")
+
+
+def test_dvc_alone_does_the_same_work(done):
+    assert done.dvc("repro").returncode == 0
+    assert done.ran() == []
+    done.set(f"task_parameters/{OTHER}/demonstrations", 3)
+    result = done.dvc("repro")
+    assert result.returncode == 0, result.stderr
+    shared = ["world_model", "success_classifier", "fidelity", "report"]
+    own = ["demos", "demo_store", "bc", "policy_rollouts", "rollout_store"]
+    models = [f"{step}@{task}" for step in ("refined", "evaluation") for task in (ONE, OTHER)]
+    assert sorted(done.ran()) == sorted([*shared, *(f"{step}@{OTHER}" for step in own), *models])
+
+
+def test_a_parameter_runs_only_what_depends_on_it_and_its_old_value_nothing(done):
+    done.set("refinement/iterations", 99)
+    assert walk(done)[0] == 0
+    policies = [f"refined@{task}" for task in (ONE, OTHER)]
+    assert sorted(done.ran()) == sorted([*policies, "report"])  # the toy's policies come out the same: no new trials
+    before = data_versions(done)
+    done.set("refinement/iterations", 1)
+    assert walk(done)[0] == 0
+    done.ran()
+    done.set("refinement/iterations", 99)
+    assert walk(done)[0] == 0
+    assert done.ran() == []  # DVC's run cache had it all
+    assert data_versions(done) == before
+
+
+def test_pull_restores_everything_into_a_fresh_clone(done, make_toy, tmp_path):
+    done.dvc("remote", "add", "--local", "-d", "store", str(tmp_path / "store"))
+    assert done.dvc("push").returncode == 0
+    clone = make_toy(tmp_path / "clone")
+    shutil.copy(done.root / "dvc.lock", clone.root)
+    clone.dvc("remote", "add", "--local", "-d", "store", str(tmp_path / "store"))
+    pulled = clone.dvc("pull")
+    assert pulled.returncode == 0, pulled.stderr
+    for folder in ("data", "models", "reports"):
+        files = {path.relative_to(done.root): path for path in (done.root / folder).rglob("*") if path.is_file()}
+        assert files
+        for name, path in files.items():
+            assert (clone.root / name).read_bytes() == path.read_bytes()
+    assert clone.dvc("repro").returncode == 0
+    assert clone.ran() == []
+
+
+def test_a_clone_without_the_cache_takes_nothing_for_done(done, make_toy, tmp_path):
+    clone = make_toy(tmp_path / "clone")
+    shutil.copy(done.root / "dvc.lock", clone.root)
+    project = clone.project
+    assert not any(project.unchanged(stage) for stage in project.stages.values())
+    result = clone.dvc("repro", "world_model")
+    assert result.returncode == 0, result.stderr
+    assert clone.ran()[-1] == "world_model"
+
+
+def test_a_lost_lock_file_costs_nothing(done):
+    (done.root / "dvc.lock").unlink()
+    shutil.rmtree(done.root / "models")
+    result = done.dvc("repro")
+    assert result.returncode == 0, result.stderr
+    assert done.ran() == []
+    assert (done.root / "models" / "world_model" / "model.txt").exists()
+
+
+def test_a_failed_stage_is_named_with_its_log_and_the_rest_waits(done):
+    done.set("world_model/batch_size", 3)
+    done.wish(fail=["world_model"])
+    status, _, errors = walk(done)
+    assert status == 1
+    assert "stage world_model failed" in errors
+    assert "the toy was told to fail" in errors
+    log = done.root / ".runs" / "logs" / "world_model.log"
+    assert str(log) in errors
+    assert "the toy was told to fail" in log.read_text()
+    assert done.ran() == ["world_model"]
+    done.wish()
+    assert walk(done)[0] == 0
+    assert done.ran()[0] == "world_model"
+
+
+def test_a_refined_policy_that_is_worse_fails_the_demo_but_not_its_report(done):
+    done.set("behaviour_cloning/width", 13)  # the toy's policy of that width gets worse
+    (done.root / "reports" / "report.html").unlink()
+    status, output, errors = walk(done)
+    assert status == 1
+    assert "not met: blocking check not passed: evaluation: refined_not_worse_than_bc" in errors
+    assert "report: " in output
+    assert (done.root / "reports" / "report.html").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_stops_the_trainer_and_the_next_walk_continues(done, number):
+    done.set("world_model/batch_size", 3)
+    done.wish(sleep={"world_model": 100})
+    process = start(WALK, done.root)
+    trainer = trainer_of(done, "world_model")
+    process.send_signal(number)
+    output, errors = process.communicate(timeout=40)
+    assert process.returncode == 130, output + errors
+    assert "interrupted: the same command continues" in output
+    wait_for(lambda: not trainer.is_running() or trainer.status() == psutil.STATUS_ZOMBIE, 5)
+    with instance_of(done) as instance:
+        statuses = {run.job_name: run.status for run in reversed(instance.get_runs())}
+    assert statuses["imagine"] == DagsterRunStatus.CANCELED
+    assert not done.project.unchanged(done.project.stage("world_model"))
+    done.wish(sleep={"world_model": 0.1})
+    assert walk(done)[0] == 0
+    assert (done.root / ".runs" / "world_model" / "all" / "step").read_text() == "2"  # it found the state of the first
+
+
+def test_a_killed_walk_leaves_no_trainer_behind_and_no_run_that_seems_to_go_on(done):
+    done.set("world_model/batch_size", 3)
+    done.wish(sleep={"world_model": 100})
+    process = start(WALK, done.root)
+    trainer = trainer_of(done, "world_model")
+    process.kill()
+    process.communicate(timeout=20)
+    wait_for(lambda: not trainer.is_running() or trainer.status() == psutil.STATUS_ZOMBIE, 20)
+    done.wish()
+    assert walk(done)[0] == 0
+    with instance_of(done) as instance:
+        assert not [run for run in instance.get_runs() if not run.is_finished]
+
+
+def test_a_killed_step_takes_its_trainer_along(done):
+    done.set("world_model/batch_size", 3)
+    done.wish(sleep={"world_model": 100})
+    process = start(MATERIALIZE, done.root, "world_model", "")
+    trainer = trainer_of(done, "world_model")
+    process.kill()
+    process.communicate(timeout=20)
+    wait_for(lambda: not trainer.is_running() or trainer.status() == psutil.STATUS_ZOMBIE, 20)
+
+
+def test_a_stage_that_a_signal_killed_is_tried_again(done):
+    done.set("world_model/batch_size", 3)
+    done.wish(sleep={"world_model": 3})
+    process = start(MATERIALIZE, done.root, "world_model", "")
+    trainer = trainer_of(done, "world_model")
+    os.kill(trainer.pid, signal.SIGKILL)
+    _, errors = process.communicate(timeout=100)
+    assert process.returncode == 0, errors
+    assert done.ran() == ["world_model", "world_model"]
+
+
+def test_two_runs_of_one_stage_run_it_once(done):
+    done.set("world_model/batch_size", 3)
+    done.wish(sleep={"world_model": 5})
+    first = start(MATERIALIZE, done.root, "world_model", "")
+    trainer_of(done, "world_model")
+    second = start(MATERIALIZE, done.root, "world_model", "")
+    for process in (first, second):
+        _, errors = process.communicate(timeout=100)
+        assert process.returncode == 0, errors
+    assert done.ran() == ["world_model"]
+
+
+def test_dvc_and_dagster_at_once_run_a_stage_once(done):
+    done.set(f"task_parameters/{ONE}/demonstrations", 3)
+    done.wish(sleep={"demos": 5})
+    other = subprocess.Popen(
+        [sys.executable, "-m", "dvc", "repro", "-s", f"demos@{ONE}"], cwd=done.root, stdout=subprocess.DEVNULL
+    )
+    wait_for((done.root / "ran.txt").exists)
+    process = start(MATERIALIZE, done.root, "demos", ONE)
+    _, errors = process.communicate(timeout=100)
+    assert process.returncode == 0, errors
+    assert "waiting for it" in errors
+    assert other.wait(timeout=10) == 0
+    assert done.ran() == [f"demos@{ONE}"]
