@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -11,6 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import av
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -344,6 +346,30 @@ def test_flipped_bytes_inside_a_video_spoil_their_episode(video_dataset: Any, tm
     report = ingest(root, tmp_path / "store")
     assert refused(report) == {1: "decoded_frames"}
     assert "file-000.mp4" in report.quarantined[0]["evidence"]
+
+
+def count_decoded(path: Path) -> int:
+    """Frames that a decoder with two threads gives and calls sound."""
+    count = 0
+    with av.open(str(path)) as container:
+        container.streams.video[0].codec_context.thread_count = 2
+        for packet in container.demux(container.streams.video[0]):
+            with contextlib.suppress(av.FFmpegError):
+                count += sum(not frame.is_corrupt for frame in packet.decode())
+    return count
+
+
+def test_errors_that_a_threaded_decoder_hides_are_noticed(video_dataset: Any, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(video_dataset[0], tmp_path / "raw"))
+    good = (root / VIDEO).read_bytes()
+    rng = np.random.default_rng(0)
+    for _ in range(300):
+        content = bytearray(good)
+        content[int(rng.integers(good.find(b"mdat") + 4, len(good)))] ^= 1 << int(rng.integers(8))
+        (root / VIDEO).write_bytes(bytes(content))
+        if count_decoded(root / VIDEO) == 55 and ingest(root, tmp_path / "store").quarantined:
+            return
+    pytest.fail("no flipped bit was noticed that the threaded decoder had missed")
 
 
 # ---- a bad dataset: one error, nothing written --------------------------------------------------------------------
