@@ -171,9 +171,7 @@ def test_video_frames_are_those_that_lerobot_decodes(video_dataset: Any, tmp_pat
     assert store.episodes["success"].all()
 
 
-def test_the_side_files_verdict_counts_where_no_column_says(
-    tmp_path: Path, record_with_lerobot: Any, rewrite: Any
-) -> None:
+def test_the_side_files_verdict_counts_where_no_column_says(tmp_path: Path, record_with_lerobot: Any) -> None:
     record_with_lerobot(tmp_path / "raw", cameras={"eye": (24, 24)})
     rows = [
         {"episode_index": 0, "success": True, "split": "test", "seed": 5},
@@ -408,7 +406,7 @@ def test_a_truncated_video_is_named(keep: float, video_dataset: Any, tmp_path: P
     assert_refused_whole(root, tmp_path, VIDEO, "cut short")
 
 
-def test_a_dataset_that_was_killed_before_finalize(tmp_path: Path, record_with_lerobot: Any) -> None:
+def test_a_dataset_that_was_killed_before_finalize(tmp_path: Path) -> None:
     script = (
         "import os, sys, numpy as np\n"
         "from lerobot.datasets.lerobot_dataset import LeRobotDataset as D\n"
