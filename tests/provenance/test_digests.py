@@ -25,7 +25,9 @@ def test_merkle_root_is_that_of_rfc_6962() -> None:
     assert merkle_root([leaf(b"a"), leaf(b"b"), leaf(b"c")]) == expected
 
 
-@given(st.lists(st.binary(max_size=2), unique=True, max_size=9), st.lists(st.binary(max_size=2), unique=True, max_size=9))
+@given(
+    st.lists(st.binary(max_size=2), unique=True, max_size=9), st.lists(st.binary(max_size=2), unique=True, max_size=9)
+)
 def test_different_lists_have_different_roots(one: list[bytes], other: list[bytes]) -> None:
     roots = merkle_root(map(leaf, one)), merkle_root(map(leaf, other))
     assert (roots[0] == roots[1]) == (one == other)
@@ -52,7 +54,9 @@ def test_array_digests_do_not_see_layout() -> None:
 
 
 def test_json_digests_ignore_the_order_of_keys() -> None:
-    assert digest_json({"a": 1, "b": [1, 2]}) == digest_json({"b": [1, 2], "a": 1}) != digest_json({"a": 1, "b": [2, 1]})
+    assert (
+        digest_json({"a": 1, "b": [1, 2]}) == digest_json({"b": [1, 2], "a": 1}) != digest_json({"a": 1, "b": [2, 1]})
+    )
 
 
 def test_folder_digest_sees_names_and_contents(tmp_path: Path) -> None:
