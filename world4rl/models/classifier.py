@@ -77,7 +77,7 @@ def _resnet18(image_size: int) -> tuple[nn.Module, int]:
 def _efficientnet_lite0(image_size: int) -> tuple[nn.Module, int]:
     from efficientnet_lite_pytorch import EfficientNet
 
-    network = EfficientNet.from_name("efficientnet-lite0", {"num_classes": 1})
+    network = EfficientNet.from_name("efficientnet-lite0", num_classes=1)
     return _Features(network), 1280
 
 
@@ -153,12 +153,6 @@ def _imagenet_file(backbone: str) -> Path | None:
     return None
 
 
-def classifier_loss(log_odds: Tensor, success: Tensor, positive_weight: Tensor) -> Tensor:
-    """Binary cross-entropy (equation 3): a scalar.
-
-    Args:
-        log_odds: (B,).
-        success: bool (B,).
-        positive_weight: Scalar weight of the successes, which are the rarer class.
-    """
-    return F.binary_cross_entropy_with_logits(log_odds, success.float(), pos_weight=positive_weight)
+def classifier_loss(log_odds: Tensor, success: Tensor) -> Tensor:
+    """Binary cross-entropy (equation 3) of log-odds (B,) against labels bool (B,): a scalar."""
+    return F.binary_cross_entropy_with_logits(log_odds, success.float())

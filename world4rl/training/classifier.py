@@ -1,0 +1,292 @@
+"""The stage `success_classifier`: trains C(x) on real frames and on frames that the world model generated.
+
+In imagination the classifier only ever sees generated frames. Trained on real ones alone it misses most imagined
+successes, so training episodes are replayed inside the frozen world model and labelled as the real episode was.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from world4rl import progress
+from world4rl.config import Classifier, Params
+from world4rl.demos.store import EpisodeStore
+from world4rl.envs.imagination import StartStates, replay
+from world4rl.evaluation.statistics import calibration
+from world4rl.files import write_json, write_text
+from world4rl.machine import select_device
+from world4rl.models.augmentation import random_shift
+from world4rl.models.classifier import SuccessClassifier, classifier_loss, load_imagenet
+from world4rl.models.folder import LoadedWorldModel, load_denoiser, save_classifier
+from world4rl.paths import Paths
+from world4rl.provenance.digests import digest_folder
+from world4rl.training.checkpoint import Generators, State, capture_optimizer, clear_state, restore_optimizer
+from world4rl.training.denoiser import open_stores
+from world4rl.training.loop import Tensors, cosine_factor, curve_csv, run, stage_seeds
+
+STAGE = "train-classifier"
+WARMUP_STEPS = 20
+CURVE_POINTS = 50
+SHIFT_PIXELS = 2
+REPLAY_BATCH = 64
+THRESHOLDS = tuple(round(0.02 * k, 2) for k in range(5, 50))
+
+
+@dataclass(frozen=True)
+class Footage:
+    """Episodes of T frames with labels: N episodes as they were, or as the world model imagined them.
+
+    Attributes:
+        frames: uint8 (N, T, 3, H, W).
+        success: bool (N, T), whether the *real* frame at this place shows a solved task.
+    """
+
+    frames: Tensor
+    success: Tensor
+
+    def flat(self) -> tuple[Tensor, Tensor]:
+        """Frames (N T, 3, H, W) and labels (N T,)."""
+        return self.frames.flatten(0, 1), self.success.flatten()
+
+
+def train(params: Params, paths: Paths) -> None:
+    """Trains the classifier, tunes its threshold, and writes it with its metrics and learning curve.
+
+    Raises:
+        DataError: the world model or a store is missing or damaged, or the saved training state is.
+    """
+    settings = params.classifier
+    device = select_device(params.device)
+    stores = open_stores(paths, params.tasks)
+    world = load_denoiser(paths.world_model, device)
+    start_seed, noise_seed = stage_seeds(params.seed, f"{STAGE}/replays", 2)
+    rng, noise = np.random.default_rng(start_seed), torch.Generator(device).manual_seed(noise_seed)
+    real, generated = {}, {}
+    for split, limit in (("train", settings.generated_episodes), ("validation", None), ("test", None)):
+        # Expert test episodes are kept for the replay diagnostic; precision is asked of policy rollouts.
+        chosen = [s for s in stores if split != "test" or "policy" in s.episodes["source"].values]
+        real[split] = footage(chosen, split)
+        generated[split] = replayed(chosen, split, world, noise, rng, limit)
+    trainer = ClassifierTrainer(settings, real["train"], generated["train"], seed=params.seed, device=device)
+    folder = paths.run_state(STAGE)
+    seconds = run(
+        trainer,
+        settings.training_steps,
+        label="train the success classifier",
+        unit="step",
+        folder=folder,
+        every=settings.checkpoint_steps,
+        fingerprint={
+            "classifier": settings.model_dump(mode="json"),
+            "seed": params.seed,
+            "inputs": [digest_folder(paths.world_model), *(store.digest for store in stores)],
+            "device": device.type,
+        },
+    )
+    model = trainer.model.eval()
+    model.threshold = tune_threshold(
+        probabilities(model, real["validation"], device),
+        real["validation"].success,
+        probabilities(model, generated["validation"], device),
+        generated["validation"].success,
+        settings.minimum_precision,
+    )
+    save_classifier(model, paths.classifier)
+    metrics: dict[str, Any] = {
+        "seconds": round(seconds, 3),
+        "backbone": settings.backbone,
+        "pretrained": trainer.pretrained,
+        "threshold": model.threshold,
+        "steps": trainer.step,
+        **_detection(model, real["test"], device),
+        "generated": _detection(model, generated["test"], device),
+    }
+    metrics["generated"].pop("reliability")
+    write_text(paths.classifier_curve, curve_csv(("step", "loss"), trainer.curve))
+    write_json(paths.classifier_metrics, metrics)
+    clear_state(folder)
+    progress.metrics({name: value for name, value in metrics.items() if name != "reliability"})
+
+
+def footage(stores: list[EpisodeStore], split: str) -> Footage:
+    """The real episodes of a split, those of one length: (N, T) frames and labels."""
+    frames, success = [], []
+    for store in stores:
+        for episode in np.flatnonzero(store.episodes["split"] == split):
+            frames.append(torch.from_numpy(store.frames(int(episode))).permute(0, 3, 1, 2))
+            success.append(torch.from_numpy(store.success(int(episode))))
+    length = max((len(s) for s in success), default=0)
+    whole = [i for i, s in enumerate(success) if len(s) == length]
+    return Footage(torch.stack([frames[i] for i in whole]), torch.stack([success[i] for i in whole]))
+
+
+def replayed(
+    stores: list[EpisodeStore],
+    split: str,
+    world: LoadedWorldModel,
+    noise: torch.Generator,
+    rng: np.random.Generator,
+    limit: int | None,
+) -> Footage:
+    """The same episodes as the world model imagines them from their first frame and their actions.
+
+    Args:
+        stores: Where from.
+        split: Which episodes.
+        world: The frozen world model.
+        noise: Draws the sampler's noise.
+        rng: Chooses the episodes where there are more than `limit`.
+        limit: Episodes a store at most.
+    """
+    denoiser, device = world.denoiser, noise.device
+    frames, success = [], []
+    for store in stores:
+        starts = StartStates([store], history=denoiser.settings.history, tasks=world.tasks, splits=(split,))
+        episodes = np.flatnonzero(store.episodes["split"] == split)
+        if not len(episodes):
+            continue
+        order = np.arange(len(episodes))
+        if limit is not None and len(order) > limit:
+            order = np.sort(rng.choice(len(order), limit, replace=False))
+        for chunk in np.array_split(order, -(-len(order) // REPLAY_BATCH)):
+            actions = np.stack([store.actions(int(episodes[i])) for i in chunk])
+            start = starts.take(np.stack((chunk, np.zeros_like(chunk)), axis=1)).to(device)
+            imagined = replay(denoiser, start, torch.from_numpy(actions[:, :-1]).to(device), noise)
+            frames.append(imagined.cpu())
+            success.append(torch.from_numpy(np.stack([store.success(int(episodes[i])) for i in chunk])))
+    return Footage(torch.cat(frames), torch.cat(success))
+
+
+@dataclass
+class ClassifierTrainer:
+    """The classifier and one training step, on a mix of real and generated frames."""
+
+    settings: Classifier
+    real: Footage
+    generated: Footage
+    seed: int
+    device: torch.device
+    step: int = 0
+    losses: list[float] = field(default_factory=list)  # since the curve's last row
+    curve: list[tuple[int, float]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        weights, rows, shifts = stage_seeds(self.seed, STAGE, 3)
+        torch.manual_seed(weights)
+        self.rows = np.random.default_rng(rows)
+        self.shifts = torch.Generator().manual_seed(shifts)
+        self.model = SuccessClassifier(self.settings.backbone, self.real.frames.shape[-1])
+        self.pretrained = load_imagenet(self.model) if self.settings.pretrained else "none (not asked for)"
+        self.model.to(self.device).train()
+        self.optimizer = torch.optim.AdamW(
+            self.model.parameters(),
+            lr=self.settings.learning_rate,
+            weight_decay=self.settings.weight_decay,
+            fused=True,
+        )
+        self.pools = (self.real.flat(), self.generated.flat())
+
+    def advance(self) -> dict[str, float]:
+        """One optimiser step."""
+        s = self.settings
+        for group in self.optimizer.param_groups:
+            group["lr"] = s.learning_rate * cosine_factor(self.step, s.training_steps, WARMUP_STEPS)
+        imagined = round(s.batch_size * s.generated_fraction)
+        counts = (s.batch_size - imagined, imagined)
+        drawn = [
+            (frames[rows], success[rows])
+            for (frames, success), count in zip(self.pools, counts, strict=True)
+            for rows in [torch.from_numpy(self.rows.integers(0, len(success), count))]
+        ]
+        frames, success = (torch.cat(parts) for parts in zip(*drawn, strict=True))
+        shifted = random_shift(frames.unsqueeze(1), SHIFT_PIXELS, self.shifts).squeeze(1)
+        with torch.autocast(self.device.type, torch.bfloat16):
+            log_odds = self.model(shifted.to(self.device))
+        loss = classifier_loss(log_odds, success.to(self.device))
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.optimizer.step()
+        self.step += 1
+        self.losses.append(float(loss.detach()))
+        every = max(1, s.training_steps // CURVE_POINTS)
+        if self.step % every == 0 or self.step == s.training_steps:
+            self.curve.append((self.step, float(np.mean(self.losses))))
+            self.losses.clear()
+        return {"loss": self.losses[-1] if self.losses else self.curve[-1][1]}
+
+    def capture(self) -> tuple[Tensors, Any, Generators]:
+        optimizer, groups = capture_optimizer(self.optimizer)
+        tensors = {"model": self.model.state_dict(), "optimizer": optimizer}
+        meta = {"groups": groups, "losses": self.losses, "curve": self.curve}
+        return tensors, meta, {"rows": self.rows, "shifts": self.shifts}
+
+    def restore(self, state: State) -> None:
+        meta = state.meta["trainer"]
+        self.model.load_state_dict(state.tensors["model"])
+        restore_optimizer(self.optimizer, state.tensors["optimizer"], meta["groups"])
+        self.losses = meta["losses"]
+        self.curve = [(int(row[0]), row[1]) for row in meta["curve"]]
+
+
+def probabilities(model: SuccessClassifier, footage: Footage, device: torch.device) -> Tensor:
+    """The classifier's probability of success for every frame: (N, T)."""
+    frames, success = footage.flat()
+    return model.probability(frames.to(device)).cpu().reshape(footage.success.shape)
+
+
+def tune_threshold(
+    real: Tensor, real_success: Tensor, generated: Tensor, generated_success: Tensor, minimum_precision: float
+) -> float:
+    """The threshold that refinement's reward will use, from validation episodes.
+
+    Among the thresholds whose precision on real frames is at least the minimum, the one whose verdicts on whole
+    generated episodes (a success in any frame) are right most often, successes and failures weighed alike. Where
+    several are as good, their middle. Where none is precise enough, the most precise one.
+
+    Args:
+        real: Probabilities (N, T) on real frames.
+        real_success: bool (N, T).
+        generated: Probabilities (M, T) on generated frames.
+        generated_success: bool (M, T), of the real frames that they stand for.
+        minimum_precision: In [0, 1].
+    """
+    precisions = np.array([_precision(real >= t, real_success) for t in THRESHOLDS])
+    verdicts = np.array([_balanced_verdict(generated >= t, generated_success) for t in THRESHOLDS])
+    allowed = precisions >= minimum_precision
+    if not allowed.any():
+        return THRESHOLDS[int(np.argmax(precisions))]
+    best = np.flatnonzero(allowed & (verdicts >= verdicts[allowed].max() - 1e-9))
+    return THRESHOLDS[int(best[len(best) // 2])]
+
+
+def _precision(seen: Tensor, success: Tensor) -> float:
+    """Share of right ones among those seen as successes; 1 where none is."""
+    count = int(seen.sum())
+    return 1.0 if count == 0 else float((seen & success).sum()) / count
+
+
+def _balanced_verdict(seen: Tensor, success: Tensor) -> float:
+    """Mean of the shares of successful and of failed episodes that are recognised as such."""
+    verdict, truth = seen[:, 1:].any(1), success.any(1)
+    shares = [float((verdict == truth)[kind].float().mean()) for kind in (truth, ~truth) if kind.any()]
+    return float(np.mean(shares))
+
+
+def _detection(model: SuccessClassifier, footage: Footage, device: torch.device) -> dict[str, Any]:
+    """Precision, recall and calibration on all frames of some footage."""
+    chance = probabilities(model, footage, device)
+    seen, success = chance >= model.threshold, footage.success
+    hits, found, present = int((seen & success).sum()), int(seen.sum()), int(success.sum())
+    fit = calibration(chance.flatten().double().numpy(), success.flatten().numpy())
+    return {
+        "precision": hits / found if found else None,
+        "recall": hits / present if present else None,
+        "ece": fit.ece,
+        "reliability": fit.bins_as_json(),
+    }
