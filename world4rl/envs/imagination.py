@@ -65,9 +65,8 @@ class StartStates:
         stores: Where from.
         history: n, frames in a moment; before an episode's start its first frame and state are repeated and the
             actions are zero, as in training.
-        splits: Which episodes.
         tasks: The world model's tasks, whose order gives the task index.
-        sources: Only these sources (`expert`, `policy`, `random`); all where None.
+        splits: Which episodes.
 
     Attributes:
         episodes: How many there are.
@@ -88,9 +87,9 @@ class StartStates:
         self._task: list[int] = []
         self.first_success: list[int | None] = []  # row of each episode that first shows a success
         for store in stores:
-            for entry in store.episodes.to_dict("records"):
+            for row, entry in enumerate(store.episodes.to_dict("records")):
                 if entry["split"] in splits:
-                    self._add(store, int(entry["episode"]), tasks.index(entry["task"]))
+                    self._add(store, row, tasks.index(entry["task"]))
         self.episodes = len(self._frames)
         # Rows before success only: from a solved state there is nothing to learn.
         ends = [len(a) if s is None else s for a, s in zip(self._actions, self.first_success, strict=True)]

@@ -38,7 +38,7 @@ def train(params: Params, paths: Paths) -> None:
     stores = open_stores(paths, params.tasks)
     sampler = WindowSampler(stores, length=settings.history + settings.autoregressive_steps, history=settings.history)
     device = select_device(params.device)
-    trainer = DenoiserTrainer(settings, sampler, stores, params.tasks, seed=params.seed, device=device)
+    trainer = DenoiserTrainer(settings, sampler, stores, seed=params.seed, device=device)
     folder = paths.run_state(STAGE)
     seconds = run(
         trainer,
@@ -54,7 +54,7 @@ def train(params: Params, paths: Paths) -> None:
             "device": device.type,
         },
     )
-    save_denoiser(trainer.average, paths.world_model, params.tasks)
+    save_denoiser(trainer.average, paths.world_model, sampler.tasks)
     metrics = {
         "seconds": round(seconds, 3),
         "parameters": parameter_count(trainer.model),
@@ -80,7 +80,6 @@ class DenoiserTrainer:
     settings: WorldModel
     sampler: WindowSampler
     stores: list[EpisodeStore]
-    tasks: tuple[str, ...]
     seed: int
     device: torch.device
     step: int = 0
@@ -93,7 +92,7 @@ class DenoiserTrainer:
         self.windows = np.random.default_rng(windows)
         self.noise = torch.Generator(self.device).manual_seed(noise)
         first = self.stores[0]
-        shapes = Shapes(first.image_size[0], first.action_size, first.state_size, len(self.tasks))
+        shapes = Shapes(first.image_size[0], first.action_size, first.state_size, len(self.sampler.tasks))
         self.model = Denoiser(self.settings, shapes).to(self.device)
         self.model.fit(*training_rows(self.stores))
         self.average = copy.deepcopy(self.model).eval()
@@ -126,12 +125,14 @@ class DenoiserTrainer:
         return {"loss": self.losses[-1] if self.losses else self.curve[-1][1]}
 
     def capture(self) -> tuple[Tensors, Any, Generators]:
+        """What a later process needs to go on from here."""
         optimizer, groups = capture_optimizer(self.optimizer)
         tensors = {"model": self.model.state_dict(), "average": self.average.state_dict(), "optimizer": optimizer}
         meta = {"groups": groups, "losses": self.losses, "curve": self.curve}
         return tensors, meta, {"windows": self.windows, "noise": self.noise}
 
     def restore(self, state: State) -> None:
+        """Takes over what `capture` gave, the generators apart."""
         meta = state.meta["trainer"]
         self.model.load_state_dict(state.tensors["model"])
         self.average.load_state_dict(state.tensors["average"])
@@ -199,7 +200,7 @@ def unrolled_loss(denoiser: Denoiser, windows: Windows, noise: torch.Generator) 
         with torch.autocast(truth.device.type, torch.bfloat16, enabled=s.bf16):
             output = denoiser(noised, sigma, noisy, level)
         loss = denoiser.loss(target, noised, sigma, output) / s.autoregressive_steps
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         total += float(loss.detach())
         if not last:
             frames, predicted = denoiser.decode(denoiser.estimate(noised, sigma, output.detach()), noisy)

@@ -98,7 +98,7 @@ class Rollout(NamedTuple):
         log_probs: (T, B), under the policy that acted.
         advantages: (T, B).
         returns: (T, B), the critic's targets.
-        success_rate: Of the episodes that ended.
+        success_rate: Of the B first episodes.
     """
 
     frames: Tensor
@@ -162,18 +162,19 @@ class PPOTrainer:
             frames = frames.unsqueeze(1)
         for _ in range(self.settings.critic_pretraining_steps):
             rows = torch.from_numpy(self.batches.integers(0, len(returns), CRITIC_BATCH))
-            self._step_critic(
-                frames[rows].to(self.device), states[rows].to(self.device), returns[rows].to(self.device)
-            )
+            self._step_critic(frames[rows].to(self.device), states[rows].to(self.device), returns[rows].to(self.device))
 
     @torch.no_grad()
     def imagine(self) -> Rollout:
         """Imagines `episodes` x `horizon` steps with the policy's own samples."""
         observation, _ = self.env.reset()
         columns: dict[str, list[Tensor]] = {
-            name: [] for name in ("frames", "states", "actions", "log_probs", "values", "next", "rewards", "ends", "cuts")
+            name: []
+            for name in ("frames", "states", "actions", "log_probs", "values", "next", "rewards", "ends", "cuts")
         }
-        ended = succeeded = 0
+        # Each row's first episode alone gives the success rate: of the later ones the failures would not end in time.
+        first = torch.ones(self.env.num_envs, dtype=torch.bool, device=self.device)
+        solved = torch.zeros_like(first)
         for _ in range(self.settings.horizon):
             frames, states = self._seen(observation)
             distribution = self.policy(unit(frames), states)
@@ -194,8 +195,8 @@ class PPOTrainer:
             )
             for column, value in zip(columns.values(), row, strict=True):
                 column.append(value)
-            ended += int((terminated | truncated).sum())
-            succeeded += int(terminated.sum())
+            solved |= first & terminated
+            first &= ~(terminated | truncated)
         stacked = {name: torch.stack(values) for name, values in columns.items()}
         advantages, returns = advantages_and_returns(
             stacked["rewards"],
@@ -213,13 +214,13 @@ class PPOTrainer:
             stacked["log_probs"],
             advantages,
             returns,
-            succeeded / max(1, ended),
+            float(solved.float().mean()),
         )
 
     def update(self, rollout: Rollout) -> dict[str, float]:
         """Several epochs of minibatch updates; the actor waits during the critic's warm-up."""
         s = self.settings
-        flat = Rollout(*(value.flatten(0, 1) for value in rollout[:-1]), rollout.success_rate)
+        flat = rollout._replace(**{name: getattr(rollout, name).flatten(0, 1) for name in Rollout._fields[:-1]})
         advantages = (flat.advantages - flat.advantages.mean()) / (flat.advantages.std() + 1e-8)
         actor_learns = self.step >= s.critic_warmup_iterations
         totals: list[tuple[float, float, float]] = []
@@ -247,7 +248,7 @@ class PPOTrainer:
     def _step_critic(self, frames: Tensor, states: Tensor, returns: Tensor) -> float:
         loss = F.mse_loss(self.critic(unit(frames), states), returns)  # equation 9
         self.critic_optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         nn.utils.clip_grad_norm_(self.critic.parameters(), self.settings.gradient_clip)
         self.critic_optimizer.step()
         return float(loss.detach())
@@ -266,7 +267,7 @@ class PPOTrainer:
         loss = clipped_surrogate(log_ratio.exp(), advantages, s.clip) + s.bc_kl_weight * bc_kl
         loss = loss - s.entropy_weight * entropy(distribution).mean()
         self.actor_optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         nn.utils.clip_grad_norm_(self.policy.parameters(), s.gradient_clip)
         self.actor_optimizer.step()
         with torch.no_grad():
@@ -282,6 +283,7 @@ class PPOTrainer:
         return {"first_iteration": dict(zip(names, first[1:], strict=True))} | dict(zip(names, last[1:], strict=True))
 
     def capture(self) -> tuple[Tensors, Any, Generators]:
+        """What a later process needs to go on from here."""
         actor, actor_groups = capture_optimizer(self.actor_optimizer)
         critic, critic_groups = capture_optimizer(self.critic_optimizer)
         tensors = {
@@ -290,10 +292,11 @@ class PPOTrainer:
             "actor_optimizer": actor,
             "critic_optimizer": critic,
         }
-        generators = {"sampling": self.sampling, "batches": self.batches} | self.env.generators
-        return tensors, {"actor": actor_groups, "critic": critic_groups, "curve": self.curve}, generators
+        meta = {"actor": actor_groups, "critic": critic_groups, "curve": self.curve}
+        return tensors, meta, {"sampling": self.sampling, "batches": self.batches, **self.env.generators}
 
     def restore(self, state: State) -> None:
+        """Takes over what `capture` gave, the generators apart."""
         meta = state.meta["trainer"]
         self.policy.load_state_dict(state.tensors["policy"])
         self.critic.load_state_dict(state.tensors["critic"])
