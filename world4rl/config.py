@@ -86,6 +86,7 @@ class WorldModel(Section):
     blocks_per_level: Positive = 2
     attention_levels: tuple[bool, ...] = (False, False, False, False)
     mid_attention: bool = True
+    conditioning_width: Positive = 256  # of the embedding of noise level, actions and task (DIAMOND, small)
     norm_groups: Positive = 8  # channels must be a multiple of it
     residual: bool = True  # predict the change from the last frame; needed at small budgets (docs/method.md)
     task_conditioning: bool = False  # tell the model which task it imagines (the paper does not)

@@ -20,6 +20,9 @@ from world4rl.models.preconditioning import coefficients
 from world4rl.models.two_hot import two_hot
 
 
+FRAME_STD = 0.5  # of frames in [-1, 1], about: what the network sees of the history then has unit variance
+
+
 class Context(NamedTuple):
     """What the next frame depends on: n past steps, oldest first.
 
@@ -73,7 +76,7 @@ class Denoiser(nn.Module):
         self.shapes = shapes
         self.state_size = shapes.state_size if settings.predict_state else 0
         self.canvas = 3 * settings.fold**2 + self.state_size
-        width = 4 * settings.channels[0]  # diffusers' own size of the time embedding
+        width = settings.conditioning_width
         levels = settings.attention_levels
         self.unet = UNet2DModel(
             sample_size=shapes.image_size // settings.fold,
@@ -85,6 +88,7 @@ class Denoiser(nn.Module):
             up_block_types=tuple("AttnUpBlock2D" if level else "UpBlock2D" for level in reversed(levels)),
             add_attention=settings.mid_attention,
             class_embed_type="identity",
+            time_embedding_dim=width,
             resnet_time_scale_shift="scale_shift",
             norm_num_groups=settings.norm_groups,
         )
@@ -130,9 +134,7 @@ class Denoiser(nn.Module):
         scaled = canvas[:, pixels:].mean((-2, -1)) / 0.5
         return frames, scaled * self.get_buffer("state_std") + self.get_buffer("state_mean")
 
-    def forward(
-        self, noised: Tensor, sigma: Tensor, context: Context, history_level: Tensor | None = None
-    ) -> Tensor:
+    def forward(self, noised: Tensor, sigma: Tensor, context: Context, history_level: Tensor | None = None) -> Tensor:
         """The raw network F(c_in x; c_noise, context).
 
         Args:
@@ -146,14 +148,12 @@ class Denoiser(nn.Module):
         """
         c = coefficients(sigma, self.settings.sigma_data, self.settings.sigma_offset_noise)
         past = self.fold(context.frames, context.states).flatten(1, 2)
-        canvas = torch.cat((_column(c.input) * noised, past / self.settings.sigma_data), dim=1)
+        canvas = torch.cat((_column(c.input) * noised, past / FRAME_STD), dim=1)
         # diffusers' sinusoids expect times up to about 1000; c_noise lies in about [-1.6, 0.8].
         time = (c.noise + 2.0) * 300.0
         return self.unet(canvas, time, class_labels=self._condition(context, history_level)).sample
 
-    def denoise(
-        self, noised: Tensor, sigma: Tensor, context: Context, history_level: Tensor | None = None
-    ) -> Tensor:
+    def denoise(self, noised: Tensor, sigma: Tensor, context: Context, history_level: Tensor | None = None) -> Tensor:
         """D(x; sigma, context) = c_skip x + c_out F(...) (equation 6): (B, C, h, w)."""
         return self.estimate(noised, sigma, self(noised, sigma, context, history_level))
 
@@ -184,9 +184,7 @@ class Denoiser(nn.Module):
         level = parts[0].new_zeros(len(parts[0])) if history_level is None else history_level
         return self.condition(torch.cat((*parts, level.unsqueeze(1)), dim=1))
 
-    def add_noise(
-        self, target: Tensor, noise: torch.Generator, level: float | None = None
-    ) -> tuple[Tensor, Tensor]:
+    def add_noise(self, target: Tensor, noise: torch.Generator, level: float | None = None) -> tuple[Tensor, Tensor]:
         """Noises a canvas for training: independent noise a pixel and offset noise a channel.
 
         Args:
