@@ -74,9 +74,10 @@ class ImaginedVectorEnv(VectorEnv[Observation, Tensor, Tensor]):
         """What the environment draws from; a trainer saves them to go on later."""
         return {"starts": self._rng, "sampler": self._noise}
 
-    def reset(  # type: ignore[override]  # gymnasium types observations as arrays
+    def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, dict[str, Any]]:
+        """Draws new start states for all rows; `seed` makes what follows repeatable."""
         if seed is not None:
             self._seed(seed)
         self._moment = self._draw(self.num_envs)
@@ -84,9 +85,8 @@ class ImaginedVectorEnv(VectorEnv[Observation, Tensor, Tensor]):
         return self._observe(), {}
 
     @torch.no_grad()
-    def step(  # type: ignore[override]
-        self, actions: Tensor
-    ) -> tuple[Observation, Tensor, Tensor, Tensor, dict[str, Any]]:
+    def step(self, actions: Tensor) -> tuple[Observation, Tensor, Tensor, Tensor, dict[str, Any]]:
+        """Imagines what actions (B, A) lead to: observation, reward (B,), terminated (B,), truncated (B,) and info."""
         self._moment = advance(self._denoiser, self._moment, actions.float(), self._noise)
         self._steps += 1
         terminated = self._classifier.succeeded(self._moment.frames[:, -1])

@@ -25,7 +25,7 @@ STATE_SIZE = 4  # hand x, y, z in metres and gripper opening in [0, 1]
 ACTION_SIZE = 4  # hand displacement x, y, z and gripper effort, each in [-1, 1]
 
 
-class MetaWorldEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
+class MetaWorldEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
     """One Meta-World task seen through one camera.
 
     An observation is `{"pixels": uint8 (H, W, 3), "state": float32 (4,)}`; an action is float32 (4,) in [-1, 1],
@@ -38,7 +38,7 @@ class MetaWorldEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
         ConfigError: there is no such task.
     """
 
-    metadata = {"render_modes": ["rgb_array"]}
+    metadata = {"render_modes": ["rgb_array"]}  # noqa: RUF012  (gymnasium's way)
 
     def __init__(self, task: str, simulation: Simulation, *, expert: bool = False) -> None:
         if task not in METAWORLD_TASKS:
@@ -61,6 +61,7 @@ class MetaWorldEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Begins an episode; `seed` alone decides its goal."""
         super().reset(seed=seed)
         if self._simulator is None:
             from world4rl.envs.simulator import Simulator
@@ -70,16 +71,19 @@ class MetaWorldEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
         return self._seen(self._simulator, self._simulator.reset(seed), success=False)
 
     def step(self, action: np.ndarray) -> tuple[dict[str, np.ndarray], float, bool, bool, dict[str, Any]]:
+        """Holds an action (4,) for `action_repeat` simulator steps."""
         simulator = self._running()
         vector, reward, success = simulator.step(np.clip(np.asarray(action, np.float64), -1.0, 1.0))
         self._steps += 1
         observation, info = self._seen(simulator, vector, success)
         return observation, reward, False, self._steps >= self._simulation.episode_steps, info
 
-    def render(self) -> np.ndarray:  # type: ignore[override]  # gymnasium ties it to the observation's type
+    def render(self) -> np.ndarray:
+        """The camera's image now, uint8 (H, W, 3)."""
         return self._running().render()
 
     def close(self) -> None:
+        """Frees the simulator and its renderer."""
         if self._simulator is not None:
             self._simulator.close()
             self._simulator = None

@@ -19,9 +19,10 @@ if "MUJOCO_GL" not in os.environ:
 
     os.environ["MUJOCO_GL"] = rendering_backend()
 
-import metaworld.policies  # noqa: E402  (MuJoCo reads MUJOCO_GL when it is first imported)
-import mujoco  # noqa: E402
-from metaworld.env_dict import ALL_V3_ENVIRONMENTS  # noqa: E402
+# MuJoCo reads MUJOCO_GL when it is first imported.
+import metaworld.policies
+import mujoco
+from metaworld.env_dict import ALL_V3_ENVIRONMENTS
 
 CONTROL_HZ = 80
 # The shipped "corner2" looks past the table's near edge; this position is the one that Meta-World's users share.

@@ -150,7 +150,7 @@ def replayed(
         episodes = np.flatnonzero(store.episodes["split"] == split)
         if not len(episodes):
             continue
-        order = np.arange(len(episodes))
+        order: np.ndarray = np.arange(len(episodes))
         if limit is not None and len(order) > limit:
             order = np.sort(rng.choice(len(order), limit, replace=False))
         for chunk in np.array_split(order, -(-len(order) // REPLAY_BATCH)):
@@ -209,7 +209,7 @@ class ClassifierTrainer:
             log_odds = self.model(shifted.to(self.device))
         loss = classifier_loss(log_odds, success.to(self.device))
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step()
         self.step += 1

@@ -38,9 +38,7 @@ class Trainer(Protocol):
         ...
 
 
-def run(
-    trainer: Trainer, steps: int, *, label: str, unit: str, folder: Path, every: int, fingerprint: Any
-) -> float:
+def run(trainer: Trainer, steps: int, *, label: str, unit: str, folder: Path, every: int, fingerprint: Any) -> float:
     """Trains up to `steps`, with a checkpoint every so many; a run that was killed goes on from its last one.
 
     Args:
