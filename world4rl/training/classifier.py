@@ -221,12 +221,14 @@ class ClassifierTrainer:
         return {"loss": self.losses[-1] if self.losses else self.curve[-1][1]}
 
     def capture(self) -> tuple[Tensors, Any, Generators]:
+        """What a later process needs to go on from here."""
         optimizer, groups = capture_optimizer(self.optimizer)
         tensors = {"model": self.model.state_dict(), "optimizer": optimizer}
         meta = {"groups": groups, "losses": self.losses, "curve": self.curve}
         return tensors, meta, {"rows": self.rows, "shifts": self.shifts}
 
     def restore(self, state: State) -> None:
+        """Takes over what `capture` gave, the generators apart."""
         meta = state.meta["trainer"]
         self.model.load_state_dict(state.tensors["model"])
         restore_optimizer(self.optimizer, state.tensors["optimizer"], meta["groups"])
@@ -236,7 +238,7 @@ class ClassifierTrainer:
 
 def probabilities(model: SuccessClassifier, footage: Footage, device: torch.device) -> Tensor:
     """The classifier's probability of success for every frame: (N, T)."""
-    frames, success = footage.flat()
+    frames, _ = footage.flat()
     return model.probability(frames.to(device)).cpu().reshape(footage.success.shape)
 
 
