@@ -23,6 +23,7 @@ class Episode:
         actions: float32 (T, A) in [-1, 1].
         rewards: float32 (T,).
         successes: bool (T,): the state after action t solves the task (LeRobot's `next.success`).
+        outcome: uint8 (H, W, 3): what the last action led to; None where it was not recorded.
     """
 
     seed: int
@@ -31,6 +32,7 @@ class Episode:
     actions: np.ndarray
     rewards: np.ndarray
     successes: np.ndarray
+    outcome: np.ndarray | None = None
 
     @property
     def success(self) -> bool:
@@ -104,7 +106,7 @@ class _Running:
     seed: int
     rows: list[tuple[np.ndarray, np.ndarray, np.ndarray, float, bool]] = field(default_factory=list)
 
-    def finish(self) -> Episode:
+    def finish(self, outcome: np.ndarray) -> Episode:
         frames, states, actions, rewards, successes = zip(*self.rows, strict=True)
         return Episode(
             self.seed,
@@ -113,6 +115,7 @@ class _Running:
             np.stack(actions),
             np.asarray(rewards, np.float32),
             np.asarray(successes, bool),
+            outcome,
         )
 
 
@@ -165,7 +168,7 @@ def _run_all(
             success = bool(info["success"][i])
             running[i].rows.append((frames[i], states[i], actions[i].copy(), float(rewards[i]), success))
             if truncated[i] or (stop_at_success and success):
-                yield running[i].index, running[i].finish()
+                yield running[i].index, running[i].finish(observation["pixels"][i].copy())
                 mask[i] = True
         for i in np.flatnonzero(mask):
             if waiting < len(seeds):
