@@ -5,11 +5,9 @@ from typing import Any
 from dagster import (
     AssetExecutionContext,
     AssetsDefinition,
-    Backoff,
     DataVersion,
     MaterializeResult,
     MetadataValue,
-    RetryPolicy,
     asset,
 )
 
@@ -19,9 +17,6 @@ from assets.stage_runner import Outcome, StageRunner
 from assets.translator import Layer, StageAsset, StageTranslator
 from world4rl.errors import DataError
 from world4rl.paths import Paths
-
-# Only a stage that a signal killed is tried again (see `stage_runner`): it continues from its checkpoint.
-RETRIES = RetryPolicy(max_retries=2, delay=5, backoff=Backoff.EXPONENTIAL)
 
 
 def build_layer(project: DvcProject, layer: Layer, translator: StageTranslator) -> list[AssetsDefinition]:
@@ -48,7 +43,6 @@ def build_asset(project: DvcProject, layer: Layer, member: StageAsset, translato
         code_version=spec.code_version,
         partitions_def=spec.partitions_def,
         required_resource_keys={"dvc"},
-        retry_policy=RETRIES,
         # A stage for all tasks has a pool of its own: two runs never train the same model. Runs of one task follow
         # each other by the limit on its partition (pipelines/instance.py). DVC's own lock stands behind both.
         pool=None if spec.partitions_def else member.step,

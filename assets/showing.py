@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
-import io
+import csv
+import math
 from collections.abc import Sequence
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from dagster import MarkdownMetadataValue, MetadataValue, PathMetadataValue
 from world4rl.files import read_json
 
 LARGEST_PICTURE = 400_000  # bytes; Dagster keeps metadata in its event log
+WIDTH, HEIGHT = 340, 220  # pixels of a panel
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> MarkdownMetadataValue:
@@ -35,35 +38,27 @@ def percent(rate: float | None) -> str:
 def picture(path: Path) -> MarkdownMetadataValue:
     """A PNG file, embedded; its path alone when it is too large for Dagster's event log."""
     content = path.read_bytes()
-    return MetadataValue.md(_embed(content, path.stem) if len(content) <= LARGEST_PICTURE else f"`{path}`")
+    return MetadataValue.md(_embed(content, path.stem, "png") if len(content) <= LARGEST_PICTURE else f"`{path}`")
 
 
-def curves(path: Path, columns: Sequence[str], *, log: bool = False) -> MarkdownMetadataValue:
-    """A chart of some columns of a CSV file over its first column.
+def curves(path: Path, columns: Sequence[str]) -> MarkdownMetadataValue:
+    """A chart of some columns of a CSV file over its first column, as a small SVG: a panel for each.
 
-    Args:
-        path: The CSV file.
-        columns: Which columns, a panel for each.
-        log: Whether the vertical axes are logarithmic.
+    Missing values are left out. A column that has none at all gets an empty panel.
     """
-    import pandas as pd
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    values = pd.read_csv(path)
-    over = values.columns[0]
-    figure = Figure(figsize=(3.4 * len(columns), 2.4), layout="constrained")  # no pyplot: steps may be threads
-    for axes, column in zip(figure.subplots(1, len(columns), squeeze=False)[0], columns, strict=True):
-        known = values[[over, column]].dropna()
-        axes.plot(known[over], known[column], linewidth=1.2)
-        axes.set_xlabel(over)
-        axes.set_title(column, fontsize=9)
-        axes.grid(alpha=0.3)
-        if log and (known[column] > 0).all():
-            axes.set_yscale("log")
-    buffer = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(buffer)
-    return MetadataValue.md(_embed(buffer.getvalue(), path.stem))
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    over = next(iter(rows[0])) if rows else ""
+    panels = []
+    for number, column in enumerate(columns):
+        points = [(float(row[over]), float(row[column])) for row in rows if row.get(column)]
+        panels.append(_panel(number * WIDTH, column, over, [p for p in points if math.isfinite(p[1])]))
+    svg = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH * len(columns)}" height="{HEIGHT}" '
+        'font-family="sans-serif" font-size="11"><rect width="100%" height="100%" fill="white"/>'
+        f"{''.join(panels)}</svg>"
+    )
+    return MetadataValue.md(_embed(svg.encode(), path.stem, "svg+xml"))
 
 
 def file(path: Path) -> PathMetadataValue:
@@ -88,5 +83,30 @@ def _cell(value: Any) -> str:
     return text.replace("|", "\\|").replace("\n", " ")
 
 
-def _embed(png: bytes, name: str) -> str:
-    return f"![{name}](data:image/png;base64,{base64.b64encode(png).decode()})"
+def _panel(left: int, title: str, over: str, points: Sequence[tuple[float, float]]) -> str:
+    """One curve in a frame, with the ends of both axes written out."""
+    x0, x1, y0, y1 = left + 60, left + WIDTH - 15, HEIGHT - 35, 25
+    parts = [
+        f'<text x="{(x0 + x1) / 2}" y="16" text-anchor="middle" font-weight="bold">{escape(title)}</text>',
+        f'<rect x="{x0}" y="{y1}" width="{x1 - x0}" height="{y0 - y1}" fill="none" stroke="#999"/>',
+    ]
+    if points:
+        xs, ys = [point[0] for point in points], [point[1] for point in points]
+        width, height = (max(xs) - min(xs)) or 1.0, (max(ys) - min(ys)) or 1.0
+        line = " ".join(
+            f"{x0 + (x - min(xs)) / width * (x1 - x0):.1f},{y0 - (y - min(ys)) / height * (y0 - y1):.1f}"
+            for x, y in points
+        )
+        parts += [
+            f'<polyline points="{line}" fill="none" stroke="#1f6fb2" stroke-width="1.5"/>',
+            f'<text x="{x0 - 4}" y="{y1 + 9}" text-anchor="end">{max(ys):.3g}</text>',
+            f'<text x="{x0 - 4}" y="{y0}" text-anchor="end">{min(ys):.3g}</text>',
+            f'<text x="{x0}" y="{y0 + 14}" text-anchor="middle">{min(xs):.6g}</text>',
+            f'<text x="{x1}" y="{y0 + 14}" text-anchor="end">{max(xs):.6g}</text>',
+            f'<text x="{(x0 + x1) / 2}" y="{y0 + 28}" text-anchor="middle">{escape(over)}</text>',
+        ]
+    return "".join(parts)
+
+
+def _embed(image: bytes, name: str, kind: str) -> str:
+    return f"![{name}](data:image/{kind};base64,{base64.b64encode(image).decode()})"

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Protocol
 
-from dagster import AssetExecutionContext, Failure, MetadataValue, open_pipes_session
+from dagster import AssetExecutionContext, Failure, MetadataValue, PreviewWarning, RetryRequested, open_pipes_session
 from dagster import PipesTempFileContextInjector as ContextInjector
 from dagster import PipesTempFileMessageReader as MessageReader
 
@@ -23,6 +24,8 @@ from assets.dvc_project import DvcProject, Stage
 
 SUPERVISOR = Path(__file__).with_name("supervisor.py")
 TAIL_LINES = 30
+RETRIES = 2  # of a stage that a signal killed: it continues from its checkpoint
+RETRY_SECONDS = 5
 
 
 @dataclass(frozen=True)
@@ -88,6 +91,7 @@ class StageRunner:
 
         Raises:
             Failure: the stage failed; names its log and shows the end of it.
+            RetryRequested: a signal killed the stage, for lack of memory perhaps.
         """
         began = time.monotonic()
         log: Path | None = None
@@ -99,7 +103,13 @@ class StageRunner:
             if status == 0:
                 break
             if not project.was_busy(tail):
-                raise _failure(project, stage, log, tail)
+                failure = _failure(stage, log, tail)
+                if project.was_killed(tail):
+                    # Not a retry policy: with one, Dagster takes an interrupt for a reason to try again as well, and
+                    # Terminate would start the trainer anew.
+                    wait = RETRY_SECONDS * 2**context.retry_number
+                    raise RetryRequested(max_retries=RETRIES, seconds_to_wait=wait) from failure
+                raise failure
             context.log.info(f"{stage.name} is being run by somebody else: waiting for it")
             time.sleep(self.busy_seconds)
         else:
@@ -114,6 +124,7 @@ class StageRunner:
         log.parent.mkdir(parents=True, exist_ok=True)
         tail: deque[str] = deque(maxlen=TAIL_LINES)
         with (
+            warnings.catch_warnings(action="ignore", category=PreviewWarning),  # Dagster's own, about itself
             open_pipes_session(context, ContextInjector(), MessageReader()) as pipes,
             self._process(project, stage, dict(pipes.get_bootstrap_env_vars())) as process,
         ):
@@ -179,11 +190,8 @@ def _end_group(process: subprocess.Popen[str], grace_seconds: float) -> None:
     process.wait()
 
 
-def _failure(project: DvcProject, stage: Stage, log: Path, tail: str) -> Failure:
-    killed = project.was_killed(tail)
-    what = "was killed, perhaps because memory ran out" if killed else "failed"
+def _failure(stage: Stage, log: Path, tail: str) -> Failure:
     return Failure(
-        description=f"stage {stage.name} {what}; its log: {log}\n{tail.strip()}",
+        description=f"stage {stage.name} failed; its log: {log}\n{tail.strip()}",
         metadata={"stage": stage.name, "log": MetadataValue.path(str(log)), "end of log": MetadataValue.text(tail)},
-        allow_retries=killed,  # a stage that was killed goes on where it stopped; one that failed would fail again
     )

@@ -12,6 +12,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -19,7 +20,7 @@ from types import FrameType
 
 from pipelines.display import Display
 from pipelines.instance import prepare_home
-from pipelines.lane import Done, News, Order, serve
+from pipelines.lane import Done, News, Order, Stop, serve
 from world4rl.config import load_params
 from world4rl.errors import World4RLError
 from world4rl.files import read_json
@@ -146,8 +147,9 @@ class Lanes:
     def stop(self) -> None:
         """Interrupts what runs, and waits for it to end."""
         for lane in self._lanes:
-            if lane.busy and lane.process.pid is not None:
-                os.kill(lane.process.pid, signal.SIGINT)
+            if lane.busy:
+                with suppress(ConnectionError):
+                    lane.connection.send(Stop())
         end = time.monotonic() + PATIENCE
         while (busy := {lane.connection: lane for lane in self._lanes if lane.busy}) and time.monotonic() < end:
             for connection in wait(list(busy), timeout=0.5):
@@ -191,12 +193,12 @@ def summary(paths: Paths, seconds: float, ran: int) -> str:
 
 
 def _interrupt_on_termination() -> None:
-    """Makes a polite kill, or a closed terminal, the same as Ctrl-C."""
+    """Makes a polite kill, or a closed terminal, the same as Ctrl-C; and Ctrl-C heard where a shell had it ignored."""
 
     def interrupt(signum: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, interrupt)
 
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import fcntl
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psutil
-from dagster import DagsterInstance, DagsterRunStatus, RunsFilter
 
 from world4rl.files import write_text
+
+if TYPE_CHECKING:
+    from dagster import DagsterInstance
 
 OWNER_TAG = "world4rl/process"
 
@@ -54,6 +57,8 @@ def open_instance() -> DagsterInstance:
 
     One process at a time: SQLite tables that two create at once are an error.
     """
+    from dagster import DagsterInstance  # takes a second, which the program that starts the lanes need not spend
+
     with (Path(os.environ["DAGSTER_HOME"]) / "open.lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         instance = DagsterInstance.get()
@@ -68,6 +73,8 @@ def owner_tag() -> dict[str, str]:
 
 def _close_orphans(instance: DagsterInstance) -> None:
     """Marks runs as failed whose process was killed, and frees the pools that they held."""
+    from dagster import DagsterRunStatus, RunsFilter
+
     unfinished = RunsFilter(
         statuses=[DagsterRunStatus.STARTED, DagsterRunStatus.STARTING, DagsterRunStatus.NOT_STARTED]
     )

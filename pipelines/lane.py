@@ -7,12 +7,14 @@ not a thread, because Dagster's in-process execution redirects the process's out
 from __future__ import annotations
 
 import os
+import queue
 import signal
 import sys
 import threading
-import time
 import traceback
+import uuid
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -97,58 +99,105 @@ class _Relay:
         self.send(News("unchanged" if outcome.cached else "ended", stage.name, seconds=outcome.seconds))
 
 
+class Stop:
+    """Sent to a lane to interrupt what it executes; the end of the connection means the same."""
+
+
 def serve(root: Path, connection: Connection, log: Path) -> None:
     """Executes the orders that come through the connection, until it ends.
 
     Args:
         root: The project's folder.
-        connection: Takes `Order`s, gives `News` and, after each order, `Done`.
+        connection: Takes `Order`s and `Stop`, gives `News` and, after each order, `Done`.
         log: Where this process's own output goes.
     """
     os.setsid()  # Ctrl-C is the parent's to hear: it interrupts the lanes that are busy, once
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # it may have been inherited as ignored
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb", buffering=0) as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
-    threading.Thread(target=_follow_parent, args=(os.getppid(),), daemon=True).start()
     relay = _Relay(connection)
-    try:
-        from assets.stage_runner import StageRunner
-        from pipelines.definitions import build_defs
-        from pipelines.instance import open_instance
+    with suppress(BrokenPipeError):  # the parent is gone
+        try:
+            _serve(root, connection, relay)
+        except World4RLError as error:
+            relay.send(Done(failures=[str(error)]))
+        except KeyboardInterrupt:
+            relay.send(Done(interrupted=True))
+        except Exception as error:
+            traceback.print_exc()
+            relay.send(Done(failures=[f"{type(error).__name__}: {error}\n  where: {log}"]))
 
-        definitions = build_defs(root=root, resource_overrides={"dvc": StageRunner(listener=relay)})
-        with open_instance() as instance:
+
+def _serve(root: Path, connection: Connection, relay: _Relay) -> None:
+    from assets.stage_runner import StageRunner
+    from pipelines.definitions import build_defs
+    from pipelines.instance import open_instance
+
+    definitions = build_defs(root=root, resource_overrides={"dvc": StageRunner(listener=relay)})
+    with open_instance() as instance:
+        desk = _Desk(connection, instance)
+        threading.Thread(target=desk.listen, daemon=True).start()
+        while (order := desk.orders.get()) is not None:
+            relay.send(desk.execute(definitions, order))
+
+
+class _Desk:
+    """Takes orders while one is being executed, and interrupts that one as Dagster's Terminate does."""
+
+    def __init__(self, connection: Connection, instance: DagsterInstance) -> None:
+        self.orders: queue.Queue[Order | None] = queue.Queue()
+        self._connection = connection
+        self._instance = instance
+        self._run: str | None = None
+        self._interrupted = False
+
+    def listen(self) -> None:
+        """Runs in a thread of its own."""
+        try:
             while True:
-                order = connection.recv()
-                relay.send(_execute(definitions, instance, order))
-    except EOFError:
-        return
-    except KeyboardInterrupt:
-        relay.send(Done(interrupted=True))
-    except World4RLError as error:
-        relay.send(Done(failures=[str(error)]))
-    except Exception as error:
-        traceback.print_exc()
-        relay.send(Done(failures=[f"{type(error).__name__}: {error}\n  where: {log}"]))
+                message = self._connection.recv()
+                if isinstance(message, Stop):
+                    self._interrupt()
+                else:
+                    self.orders.put(message)
+        except (EOFError, OSError):
+            self._interrupt()
+            self.orders.put(None)
 
+    def _interrupt(self) -> None:
+        if self._run is None:
+            return
+        self._interrupted = True
+        run = self._instance.get_run_by_id(self._run)
+        if run is not None and not run.is_finished:
+            self._instance.report_run_canceling(run)
+        os.kill(os.getpid(), signal.SIGINT)
 
-def _execute(definitions: Definitions, instance: DagsterInstance, order: Order) -> Done:
-    from dagster import DagsterExecutionInterruptedError
+    def execute(self, definitions: Definitions, order: Order) -> Done:
+        """Runs in the main thread, where Dagster hears interrupts."""
+        from dagster import DagsterExecutionInterruptedError
 
-    from pipelines.instance import owner_tag
+        from pipelines.instance import owner_tag
 
-    try:
-        result = definitions.resolve_job_def(order.job).execute_in_process(
-            run_config=QUIET,
-            instance=instance,
-            partition_key=order.partition,
-            raise_on_error=False,
-            tags=owner_tag(),
-        )
-    except (KeyboardInterrupt, DagsterExecutionInterruptedError):
-        return Done(interrupted=True)
-    return Done(failures=_failures(result), checks=_failed_checks(result))
+        self._run = str(uuid.uuid4())
+        try:
+            result = definitions.resolve_job_def(order.job).execute_in_process(
+                run_id=self._run,
+                run_config=QUIET,
+                instance=self._instance,
+                partition_key=order.partition,
+                raise_on_error=False,
+                tags=owner_tag(),
+            )
+        except (KeyboardInterrupt, DagsterExecutionInterruptedError):
+            return Done(interrupted=True)
+        finally:
+            self._run = None
+        if self._interrupted:
+            return Done(interrupted=True)
+        return Done(failures=_failures(result), checks=_failed_checks(result))
 
 
 def _failures(result: ExecuteInProcessResult) -> list[str]:
@@ -173,10 +222,3 @@ def _failed_checks(result: ExecuteInProcessResult) -> list[str]:
         for check in result.get_asset_check_evaluations()
         if not check.passed
     ]
-
-
-def _follow_parent(parent: int) -> None:
-    """Interrupts this process when its parent is gone: what it runs is of no use to anybody."""
-    while os.getppid() == parent:
-        time.sleep(1)
-    os.kill(os.getpid(), signal.SIGINT)

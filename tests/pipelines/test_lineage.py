@@ -12,6 +12,8 @@ import psutil
 import pytest
 from dagster import AssetKey, DagsterInstance, DagsterRunStatus
 
+from world4rl.config import load_profile
+
 ROOT = Path(__file__).resolve().parents[2]
 ONE, OTHER = "button-press-topdown-v3", "handle-press-v3"
 WALK = "import sys; from pathlib import Path; from pipelines.demo import main; sys.exit(main(Path(sys.argv[1])))"
@@ -77,6 +79,10 @@ def trainer_of(toy, step):
     return psutil.Process(int(pid.read_text()))
 
 
+def assert_gone(process):
+    wait_for(lambda: not process.is_running() or process.status() == psutil.STATUS_ZOMBIE, 20)
+
+
 @pytest.fixture(scope="module")
 def walked(make_toy, tmp_path_factory):
     """A project whose lineage has been walked once, to copy."""
@@ -124,19 +130,17 @@ def test_dvc_alone_does_the_same_work(done):
     assert sorted(done.ran()) == sorted([*shared, *(f"{step}@{OTHER}" for step in own), *models])
 
 
-def test_a_parameter_runs_only_what_depends_on_it_and_its_old_value_nothing(done):
+def test_an_old_value_of_a_parameter_brings_its_results_back_without_running_anything(done):
+    policy = done.project.stage("refined", ONE)
+    first = done.project.recorded(policy)
     done.set("refinement/iterations", 99)
-    assert walk(done)[0] == 0
-    policies = [f"refined@{task}" for task in (ONE, OTHER)]
-    assert sorted(done.ran()) == sorted([*policies, "report"])  # the toy's policies come out the same: no new trials
-    before = data_versions(done)
-    done.set("refinement/iterations", 1)
-    assert walk(done)[0] == 0
-    done.ran()
-    done.set("refinement/iterations", 99)
-    assert walk(done)[0] == 0
-    assert done.ran() == []  # DVC's run cache had it all
-    assert data_versions(done) == before
+    assert done.dvc("repro").returncode == 0
+    assert sorted(done.ran()) == sorted([f"refined@{ONE}", f"refined@{OTHER}", "report"])  # same policies: no trials
+    assert done.project.recorded(policy).code_version != first.code_version
+    done.set("refinement/iterations", load_profile("ci").refinement.iterations)
+    assert done.dvc("repro").returncode == 0
+    assert done.ran() == []
+    assert done.project.recorded(policy) == first
 
 
 def test_pull_restores_everything_into_a_fresh_clone(done, make_toy, tmp_path):
@@ -186,9 +190,6 @@ def test_a_failed_stage_is_named_with_its_log_and_the_rest_waits(done):
     assert str(log) in errors
     assert "the toy was told to fail" in log.read_text()
     assert done.ran() == ["world_model"]
-    done.wish()
-    assert walk(done)[0] == 0
-    assert done.ran()[0] == "world_model"
 
 
 def test_a_refined_policy_that_is_worse_fails_the_demo_but_not_its_report(done):
@@ -201,17 +202,16 @@ def test_a_refined_policy_that_is_worse_fails_the_demo_but_not_its_report(done):
     assert (done.root / "reports" / "report.html").exists()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupt_stops_the_trainer_and_the_next_walk_continues(done, number):
+def test_an_interrupt_stops_the_trainer_and_the_next_walk_continues(done):
     done.set("world_model/batch_size", 3)
     done.wish(sleep={"world_model": 100})
     process = start(WALK, done.root)
     trainer = trainer_of(done, "world_model")
-    process.send_signal(number)
+    process.send_signal(signal.SIGINT)
     output, errors = process.communicate(timeout=40)
     assert process.returncode == 130, output + errors
     assert "interrupted: the same command continues" in output
-    wait_for(lambda: not trainer.is_running() or trainer.status() == psutil.STATUS_ZOMBIE, 5)
+    assert_gone(trainer)
     with instance_of(done) as instance:
         statuses = {run.job_name: run.status for run in reversed(instance.get_runs())}
     assert statuses["imagine"] == DagsterRunStatus.CANCELED
@@ -228,7 +228,7 @@ def test_a_killed_walk_leaves_no_trainer_behind_and_no_run_that_seems_to_go_on(d
     trainer = trainer_of(done, "world_model")
     process.kill()
     process.communicate(timeout=20)
-    wait_for(lambda: not trainer.is_running() or trainer.status() == psutil.STATUS_ZOMBIE, 20)
+    assert_gone(trainer)
     done.wish()
     assert walk(done)[0] == 0
     with instance_of(done) as instance:
@@ -242,7 +242,7 @@ def test_a_killed_step_takes_its_trainer_along(done):
     trainer = trainer_of(done, "world_model")
     process.kill()
     process.communicate(timeout=20)
-    wait_for(lambda: not trainer.is_running() or trainer.status() == psutil.STATUS_ZOMBIE, 20)
+    assert_gone(trainer)
 
 
 def test_a_stage_that_a_signal_killed_is_tried_again(done):
@@ -258,7 +258,7 @@ def test_a_stage_that_a_signal_killed_is_tried_again(done):
 
 def test_two_runs_of_one_stage_run_it_once(done):
     done.set("world_model/batch_size", 3)
-    done.wish(sleep={"world_model": 5})
+    done.wish(sleep={"world_model": 8})
     first = start(MATERIALIZE, done.root, "world_model", "")
     trainer_of(done, "world_model")
     second = start(MATERIALIZE, done.root, "world_model", "")
@@ -270,7 +270,7 @@ def test_two_runs_of_one_stage_run_it_once(done):
 
 def test_dvc_and_dagster_at_once_run_a_stage_once(done):
     done.set(f"task_parameters/{ONE}/demonstrations", 3)
-    done.wish(sleep={"demos": 5})
+    done.wish(sleep={"demos": 12})
     other = subprocess.Popen(
         [sys.executable, "-m", "dvc", "repro", "-s", f"demos@{ONE}"], cwd=done.root, stdout=subprocess.DEVNULL
     )
@@ -279,5 +279,5 @@ def test_dvc_and_dagster_at_once_run_a_stage_once(done):
     _, errors = process.communicate(timeout=100)
     assert process.returncode == 0, errors
     assert "waiting for it" in errors
-    assert other.wait(timeout=10) == 0
+    assert other.wait(timeout=20) == 0
     assert done.ran() == [f"demos@{ONE}"]

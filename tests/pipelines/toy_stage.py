@@ -72,7 +72,11 @@ def run(step, task, params):
             {"seconds": time.time() % 1, "accepted": 3, "quarantined": [], "frames": 30},
         )
     elif step == "bc":
-        policy(task, "bc", content(f"data/store/{task}/expert") + str(params["behaviour_cloning"]["width"]))
+        policy(
+            task,
+            "bc",
+            content(f"data/store/{task}/expert") + ("worse" if params["behaviour_cloning"]["width"] == 13 else ""),
+        )
     elif step == "policy_rollouts":
         raw(task, "policy", content(f"models/{task}/bc"))
     elif step == "random_rollouts":
