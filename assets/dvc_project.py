@@ -18,7 +18,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from world4rl.errors import ConfigError, DataError
+from world4rl.errors import ConfigError, DataError, World4RLError
 
 if TYPE_CHECKING:
     from dvc.repo import Repo
@@ -39,6 +39,10 @@ _CHATTER = (
 )
 # DVC's objects share caches that were not made for threads, and its file lock does not tell threads apart.
 _in_process = threading.Lock()
+
+
+class StageBusyError(World4RLError):
+    """Somebody else is running a stage, or one whose files it shares."""
 
 
 @dataclass(frozen=True)
@@ -158,9 +162,18 @@ class DvcProject:
             ) from None
 
     def unchanged(self, stage: Stage) -> bool:
-        """Whether `dvc repro` would skip the stage: DVC's own decision, taken in this process."""
+        """Whether `dvc repro` would skip the stage: DVC's own decision, taken in this process.
+
+        Raises:
+            StageBusyError: somebody is running it.
+        """
+        from dvc.lock import LockError
+
         with _in_process, self._repo() as repo, repo.lock:
-            return not repo.stage.load_one(str(self.root / "dvc.yaml"), stage.name).changed()
+            try:
+                return not repo.stage.load_one(str(self.root / "dvc.yaml"), stage.name).changed()
+            except LockError as error:
+                raise StageBusyError(str(error), where=stage.name, remedy="wait until it is done") from error
 
     def repro_command(self, stage: Stage) -> list[str]:
         """The command that brings exactly this stage up to date.

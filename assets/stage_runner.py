@@ -20,7 +20,7 @@ from dagster import AssetExecutionContext, Failure, MetadataValue, PreviewWarnin
 from dagster import PipesTempFileContextInjector as ContextInjector
 from dagster import PipesTempFileMessageReader as MessageReader
 
-from assets.dvc_project import DvcProject, Stage
+from assets.dvc_project import DvcProject, Stage, StageBusyError
 
 SUPERVISOR = Path(__file__).with_name("supervisor.py")
 TAIL_LINES = 30
@@ -94,30 +94,38 @@ class StageRunner:
             RetryRequested: a signal killed the stage, for lack of memory perhaps.
         """
         began = time.monotonic()
-        log: Path | None = None
-        while not project.unchanged(stage):
-            if log is None:
-                self.listener.began(stage)
-            log = project.root / ".runs" / "logs" / f"{stage.name}.log"
+        log = project.root / ".runs" / "logs" / f"{stage.name}.log"
+        ran = False
+        while not (ran or self._unchanged(context, project, stage)):
+            self.listener.began(stage)
             status, tail = self._repro(context, project, stage, log)
-            if status == 0:
-                break
-            if not project.was_busy(tail):
-                failure = _failure(stage, log, tail)
-                if project.was_killed(tail):
-                    # Not a retry policy: with one, Dagster takes an interrupt for a reason to try again as well, and
-                    # Terminate would start the trainer anew.
-                    wait = RETRY_SECONDS * 2**context.retry_number
-                    raise RetryRequested(max_retries=RETRIES, seconds_to_wait=wait) from failure
-                raise failure
-            context.log.info(f"{stage.name} is being run by somebody else: waiting for it")
-            time.sleep(self.busy_seconds)
-        else:
+            ran = status == 0
+            if ran or project.was_busy(tail):  # somebody was faster: ask again
+                continue
+            failure = _failure(stage, log, tail)
+            if project.was_killed(tail):
+                # Not a retry policy: with one, Dagster takes an interrupt for a reason to try again as well, and
+                # Terminate would start the trainer anew.
+                wait = RETRY_SECONDS * 2**context.retry_number
+                raise RetryRequested(max_retries=RETRIES, seconds_to_wait=wait) from failure
+            raise failure
+        if not ran:
             context.log.info(f"{stage.name} is up to date")
-            log = None
-        outcome = Outcome(cached=log is None, seconds=time.monotonic() - began, log=log)
+        outcome = Outcome(cached=not ran, seconds=time.monotonic() - began, log=log if ran else None)
         self.listener.ended(stage, outcome)
         return outcome
+
+    def _unchanged(self, context: AssetExecutionContext, project: DvcProject, stage: Stage) -> bool:
+        """Whether the stage is up to date, as soon as nobody else is running it."""
+        told = False
+        while True:
+            try:
+                return project.unchanged(stage)
+            except StageBusyError:
+                if not told:
+                    context.log.info(f"{stage.name} is being run by somebody else: waiting for it")
+                    told = True
+                time.sleep(self.busy_seconds)
 
     def _repro(self, context: AssetExecutionContext, project: DvcProject, stage: Stage, log: Path) -> tuple[int, str]:
         """Runs DVC to its end; returns its exit status and the last lines of its output."""
