@@ -2,6 +2,11 @@
 
 import os
 import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["DAGSTER_DISABLE_TELEMETRY"] = "1"
@@ -13,3 +18,58 @@ if "mujoco" not in sys.modules:  # must be chosen before the first import
     from world4rl.machine import use_rendering_backend
 
     use_rendering_backend()
+
+
+@pytest.fixture(scope="session")
+def write_store() -> Callable[..., None]:
+    """Writes a small store. Row t of episode e can be recognised: its frame's first pixel is (t, e, 0)."""
+    from world4rl.config import Store
+    from world4rl.demos.store import StoredEpisode, StoreWriter
+    from world4rl.files import replacing
+
+    def write(
+        root: Path,
+        *,
+        task: str = "button-press-topdown-v3",
+        source: str = "expert",
+        splits: Sequence[str] = ("train", "train", "test"),
+        lengths: Sequence[int] = (9, 7, 8),
+        success_from: Sequence[int | None] = (6, None, 5),
+        numbers: Sequence[int] | None = None,
+        size: int = 16,
+        action_size: int = 2,
+        state_size: int = 3,
+        seed: int = 0,
+    ) -> None:
+        rng = np.random.default_rng(seed)
+        shapes = {
+            "cameras": ["corner2"],
+            "image_size": (size, size),
+            "action_size": action_size,
+            "state_size": state_size,
+        }
+        with replacing(root) as fresh:
+            writer = StoreWriter(fresh, settings=Store(), **shapes)
+            for index, (split, length, first) in enumerate(zip(splits, lengths, success_from, strict=True)):
+                still = rng.integers(0, 256, (size, size, 3), dtype=np.uint8)
+                frames = np.stack([np.roll(still, t, axis=1) for t in range(length)])
+                frames[:, 0, 0] = np.stack([(t, index, 0) for t in range(length)])
+                success = np.arange(length) >= (length if first is None else first)
+                writer.add(
+                    StoredEpisode(
+                        frames={"corner2": frames},
+                        actions=rng.uniform(-1, 1, (length, action_size)).astype(np.float32),
+                        states=rng.normal(size=(length, state_size)).astype(np.float32) if state_size else None,
+                        success=success,
+                        task=task,
+                        source=source,
+                        split=split,
+                        succeeded=bool(success.any()),
+                        seed=index,
+                        episode=index if numbers is None else numbers[index],
+                    ),
+                    "made up",
+                )
+            writer.finish({**shapes, "image_size": [size, size], "fps": 40.0, "quarantined": []})
+
+    return write
