@@ -31,7 +31,7 @@ SIZE, BRIGHT, GREY = 16, 160, 20  # pixels, level of a success, levels an action
 HORIZONS = (2, 4)
 
 # First level and the first number of every action; the second number is never zero, unlike padding.
-EXPERT = [(100, [1.0] * 8), (90, [0.5] * 7 + [1.0]), (100, [0.0] * 3 + [1.0] * 3)]
+EXPERT = [(100, [1.0] * 8), (80, [0.5] * 7 + [1.0]), (100, [0.0] * 3 + [1.0] * 3)]
 POLICY = [
     (100, [0.7] * 8),
     (100, [0.5] * 6),  # bright only after its last action, in a frame that no store holds
