@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from world4rl.config import Params, Store, WorldModel, load_profile, parse_params
+from world4rl.config import Params, Store, WorldModel, parse_params
 from world4rl.demos.store import StoredEpisode, StoreWriter
 from world4rl.errors import DataError
 from world4rl.evaluation import fidelity
@@ -80,10 +80,13 @@ def write_store(root: Path, task: str, source: str, episodes: list[tuple[int, li
 
 
 def settings(**changes: Any) -> Params:
-    values = load_profile("ci").model_dump(mode="json")
-    values["evaluation"]["open_loop_horizons"] = HORIZONS
-    values["device"] = "cpu"
-    return parse_params({**values, **changes}, where="test")
+    values: dict[str, Any] = {
+        "tasks": [BUTTON, HANDLE],
+        "task_parameters": {BUTTON: {}, HANDLE: {}},
+        "evaluation": {"open_loop_horizons": HORIZONS},
+        "device": "cpu",
+    }
+    return parse_params(values | changes, where="test")
 
 
 @pytest.fixture
@@ -146,6 +149,7 @@ def test_a_perfect_world_model_makes_no_error(run: Paths, imagines: Callable[[Sa
     assert found.copy_last_mse == {str(h): pytest.approx(copy_last(h)) for h in HORIZONS}
     assert found.action_controllability > 1000
     values = read_json(run.fidelity_metrics)
+    assert values["random_action_ratio"] > 1000
     assert values["one_step_copy_last_mse"] > 0
     assert values["one_step_windows"] == 2 * sum(len(moves) - 1 for _, moves in EXPERT + POLICY)
     won = sum(succeeds(*entry) for entry in POLICY)
@@ -165,6 +169,7 @@ def test_a_world_model_that_ignores_actions_is_found_out(run: Paths, imagines: C
     fidelity.evaluate(settings(), run)
     found = read_metrics(run.fidelity_metrics, Fidelity, "evaluate-world-model")
     assert found.action_controllability == 1
+    assert read_json(run.fidelity_metrics)["random_action_ratio"] == 1
     assert found.open_loop_mse == found.copy_last_mse
     assert found.one_step_mse == pytest.approx(read_json(run.fidelity_metrics)["one_step_copy_last_mse"])
     assert found.replay.expert_success_recall == 0
@@ -237,8 +242,7 @@ def test_each_episode_gets_another_ones_actions() -> None:
 
 def test_too_few_or_too_short_episodes_are_one_clear_error(run: Paths) -> None:
     with pytest.raises(DataError, match="no task has two held-out episodes, one of them longer than 20") as caught:
-        values = settings().evaluation.model_dump() | {"open_loop_horizons": (2, 20)}
-        fidelity.evaluate(settings(evaluation=values), run)
+        fidelity.evaluate(settings(evaluation={"open_loop_horizons": (2, 20)}), run)
     assert "rollouts.held_out" in str(caught.value)
     for task in (BUTTON, HANDLE):
         for source in ("expert", "policy"):

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from world4rl.config import BehaviourCloning, Params, Simulation, WorldModel, load_profile, parse_params
+from world4rl.config import BehaviourCloning, Params, Simulation, WorldModel, parse_params
 from world4rl.demos.seeds import episode_seeds
 from world4rl.envs.episodes import Episode
 from world4rl.envs.imagination import Moment
@@ -39,12 +39,15 @@ def architecture() -> WorldModel:
     )
 
 
-def settings(**evaluation: Any) -> Params:
-    values = load_profile("ci").model_dump(mode="json")
-    values["device"] = "cpu"
-    values["simulation"] |= {"image_size": SIZE, "episode_steps": 30, "action_repeat": 3, "workers": 2}
-    values["evaluation"] |= {"trials": 2, "imagined_trials": 1, "videos": 1, **evaluation}
-    values["refinement"]["horizon"] = 10
+def settings() -> Params:
+    values = {
+        "tasks": [TASK],
+        "task_parameters": {TASK: {}},
+        "simulation": {"image_size": SIZE, "episode_steps": 30, "action_repeat": 3, "workers": 2},
+        "refinement": {"horizon": 30},
+        "evaluation": {"trials": 2, "imagined_trials": 1, "videos": 1},
+        "device": "cpu",
+    }
     return parse_params(values, where="test")
 
 
@@ -148,7 +151,7 @@ def test_each_policy_acts_in_its_own_episodes(monkeypatch: pytest.MonkeyPatch) -
     acted: list[np.ndarray] = []
     monkeypatch.setattr(trials, "policy_controller", remember)
     monkeypatch.setattr(trials, "roll_out", simulate)
-    tried = trials.try_out(TASK, settings().simulation, [10, 11, 12], {"bc": 1, "refined": 2})  # type: ignore[dict-item]
+    tried = trials.try_out(TASK, settings().simulation, [10, 11, 12], {"bc": 1, "refined": 2})
     assert calls == [(1, [1, 2], [7, 8], [1, 2]), (2, [2], [9], [5])]
     assert acted[0][:, 0].tolist() == [1, 1, 2]
     assert {name: [(e.seed, e.success) for e in episodes] for name, episodes in tried.items()} == {
@@ -213,7 +216,7 @@ class Grey:
 
         classifier = SuccessClassifier("small-cnn", SIZE)
         noise = torch.Generator().manual_seed(0)
-        found = trials.imagine(model, classifier, Policy(), start, horizon, noise)  # type: ignore[arg-type]
+        found = trials.imagine(model, classifier, Policy(), start, horizon, noise)
         assert found.dtype == bool
         return found.tolist()
 

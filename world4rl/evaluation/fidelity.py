@@ -33,6 +33,7 @@ from world4rl.training.loop import stage_seeds
 
 STAGE = "evaluate-world-model"
 WINDOWS = 512  # that the one-step error is taken over
+RANDOM = 64  # episodes, at most, that are also imagined with random actions
 BATCH = 32  # episodes imagined side by side
 EXACT = 1e-9  # mean squared error below which a model counts as exact
 KINDS = (("expert", True), ("policy", True), ("policy", False))  # source and outcome of what replays must foretell
@@ -50,7 +51,7 @@ def evaluate(params: Params, paths: Paths) -> None:
     world = load_denoiser(paths.world_model, device)
     classifier = load_classifier(paths.classifier, device)
     held_out = HeldOut.open(paths, params.tasks, known=world.tasks, history=world.denoiser.settings.history)
-    windows_seed, exchange_seed, noise_seed = stage_seeds(params.seed, STAGE, 3)
+    windows_seed, exchange_seed, actions_seed, noise_seed = stage_seeds(params.seed, STAGE, 4)
     partners = exchange(held_out.table["task"].tolist(), np.random.default_rng(exchange_seed))
     exchanged = held_out.longer_than(horizons[-1])
     exchanged = exchanged[partners[exchanged] >= 0]
@@ -60,14 +61,22 @@ def evaluate(params: Params, paths: Paths) -> None:
             where=paths.root / "data" / "store",
             remedy="raise rollouts.held_out, or lower evaluation.open_loop_horizons, in params.yaml",
         )
+    # Evenly over all tasks and sources, which follow each other.
+    randomised = exchanged[np.unique(np.linspace(0, len(exchanged) - 1, RANDOM).round().astype(np.int64))]
+    shape = (len(randomised), *held_out.actions.shape[1:])
+    noise_actions = np.random.default_rng(actions_seed).uniform(-1.0, 1.0, shape).astype(np.float32)
     comparison = Comparison(world.denoiser, classifier, held_out, torch.Generator(device).manual_seed(noise_seed))
     shown = to_show(held_out.table)
-    with progress.track("imagine held-out episodes", total=len(held_out) + len(exchanged), unit="episode") as bar:
+    with progress.track(
+        "imagine held-out episodes", total=len(held_out) + len(exchanged) + len(randomised), unit="episode"
+    ) as bar:
         one_step, still_step, windows = comparison.one_step(np.random.default_rng(windows_seed))
         foretold = comparison.replays(horizons, {row for _, row in shown}, bar)
-        wrong = comparison.wrong_actions(exchanged, partners[exchanged], horizons[-1], bar)
+        others = held_out.actions[partners[exchanged]]
+        wrong = comparison.wrong_actions(exchanged, others, horizons[-1], bar)
+        noisy = comparison.wrong_actions(randomised, torch.from_numpy(noise_actions), horizons[-1], bar)
     table = held_out.table.assign(imagined_success=foretold.success)
-    right = foretold.errors[horizons[-1]][exchanged]
+    right = foretold.errors[horizons[-1]]
     with replacing(paths.fidelity) as fresh:
         fresh.mkdir()
         episode_table(table, foretold).to_csv(
@@ -84,7 +93,8 @@ def evaluate(params: Params, paths: Paths) -> None:
         "one_step_windows": windows,
         **_errors(foretold, everything),
         "replay": replay_recall(table),
-        "action_controllability": controllability(right, wrong),
+        "action_controllability": controllability(right[exchanged], wrong),
+        "random_action_ratio": controllability(right[randomised], noisy),
         "tasks": {
             task: {
                 **_errors(foretold, (table["task"] == task).to_numpy()),
@@ -154,7 +164,7 @@ class Comparison:
         )
         for episodes in batches(np.arange(count), BATCH):
             lengths = self.held_out.lengths[episodes]
-            imagined = self._imagine(episodes, episodes, int(lengths.max()))
+            imagined = self._imagine(episodes, self.held_out.actions[episodes, : lengths.max()])
             # Frame 0 is real. The frame after the last action has no real counterpart, but it may be the success.
             seen = self.classifier.succeeded(imagined[:, 1:].flatten(0, 1)).cpu().numpy()
             within = np.arange(1, imagined.shape[1]) <= lengths[:, None]
@@ -171,19 +181,19 @@ class Comparison:
             bar.advance(len(episodes))
         return foretold
 
-    def wrong_actions(self, episodes: np.ndarray, partners: np.ndarray, horizon: int, bar: progress.Bar) -> np.ndarray:
-        """Error (B,) so many steps ahead when episodes (B,) are imagined with their partners' (B,) actions."""
+    def wrong_actions(self, episodes: np.ndarray, actions: Tensor, horizon: int, bar: progress.Bar) -> np.ndarray:
+        """Error (B,) so many steps ahead when episodes (B,) are imagined with actions (B, T, A) that are not theirs."""
         errors = []
         for rows in batches(np.arange(len(episodes)), BATCH):
-            imagined = self._imagine(episodes[rows], partners[rows], horizon)
+            imagined = self._imagine(episodes[rows], actions[rows, :horizon])
             errors.append(squared_error(imagined[:, horizon], self.held_out.real(episodes[rows], horizon)))
             bar.advance(len(rows))
         return np.concatenate(errors)
 
-    def _imagine(self, episodes: np.ndarray, actions_of: np.ndarray, steps: int) -> Tensor:
+    def _imagine(self, episodes: np.ndarray, actions: Tensor) -> Tensor:
         device = self.noise.device
         start = self.held_out.starts.take(np.stack((episodes, np.zeros_like(episodes)), axis=1)).to(device)
-        return replay(self.denoiser, start, self.held_out.actions[actions_of, :steps].to(device), self.noise)
+        return replay(self.denoiser, start, actions.to(device), self.noise)
 
 
 def squared_error(one: Tensor, other: Tensor) -> np.ndarray:
@@ -193,7 +203,11 @@ def squared_error(one: Tensor, other: Tensor) -> np.ndarray:
 
 
 def controllability(right: np.ndarray, wrong: np.ndarray) -> float:
-    """How many times larger the error gets with another episode's actions; 1: the model does not heed them."""
+    """How many times larger the error gets with wrong actions; 1: the model does not heed them, or they differ little.
+
+    Episodes of one policy on one task act much alike. Exchanged actions ask whether the model tells them apart; random
+    ones whether it heeds actions at all.
+    """
     return float(max(wrong.mean(), EXACT) / max(right.mean(), EXACT))
 
 
@@ -287,7 +301,7 @@ def _errors(foretold: Foretold, rows: np.ndarray) -> dict[str, dict[str, float |
 
 def _headline(metrics: dict[str, Any]) -> dict[str, float]:
     """The figures that matter, flat."""
-    figures = {"one_step_mse": metrics["one_step_mse"], "action_controllability": metrics["action_controllability"]}
+    figures = {name: metrics[name] for name in ("one_step_mse", "action_controllability", "random_action_ratio")}
     for horizon, error in metrics["open_loop_mse"].items():
         figures[f"open_loop_mse {horizon}"] = error
         figures[f"copy_last_mse {horizon}"] = metrics["copy_last_mse"][horizon]
