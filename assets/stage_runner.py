@@ -24,6 +24,7 @@ from assets.dvc_project import DvcProject, Stage, StageBusyError
 
 SUPERVISOR = Path(__file__).with_name("supervisor.py")
 TAIL_LINES = 30
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 RETRIES = 2  # of a stage that a signal killed: it continues from its checkpoint
 RETRY_SECONDS = 5
 
@@ -75,14 +76,22 @@ class StageRunner:
 
     Args:
         listener: Hears what happens.
+        task_threads: Numeric threads for a stage that serves one task, where several of them run side by side; as
+            many as there are cores when None. `threads` in params.yaml goes before it.
         grace_seconds: Time that a stopped stage has to end before it is killed.
         busy_seconds: Pause before trying again when somebody else is running the same stage.
     """
 
     def __init__(
-        self, *, listener: Listener | None = None, grace_seconds: float = 10.0, busy_seconds: float = 3.0
+        self,
+        *,
+        listener: Listener | None = None,
+        task_threads: int | None = None,
+        grace_seconds: float = 10.0,
+        busy_seconds: float = 3.0,
     ) -> None:
         self.listener = Echo() if listener is None else listener
+        self.task_threads = task_threads
         self.grace_seconds = grace_seconds
         self.busy_seconds = busy_seconds
 
@@ -152,6 +161,8 @@ class StageRunner:
             **variables,
             "PATH": os.pathsep.join([binaries, os.environ.get("PATH", os.defpath)]),
         }
+        if stage.task is not None and self.task_threads is not None:
+            environment |= dict.fromkeys(THREAD_VARIABLES, str(self.task_threads))
         reading, writing = os.pipe()
         try:
             process = subprocess.Popen(

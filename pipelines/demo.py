@@ -99,10 +99,11 @@ class Lanes:
         self._log = root / ".runs" / "logs"
         context = multiprocessing.get_context("spawn")
         self._lanes: list[_Lane] = []
+        task_threads = max(1, (os.cpu_count() or 1) // count)
         for number in range(count):
             ours, theirs = context.Pipe()
             log = self._log / f"lane-{number + 1}.log"
-            process = context.Process(target=serve, args=(root, theirs, log), daemon=True)
+            process = context.Process(target=serve, args=(root, theirs, log, task_threads), daemon=True)
             process.start()
             theirs.close()
             self._lanes.append(_Lane(process, ours))

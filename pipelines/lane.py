@@ -103,13 +103,14 @@ class Stop:
     """Sent to a lane to interrupt what it executes; the end of the connection means the same."""
 
 
-def serve(root: Path, connection: Connection, log: Path) -> None:
+def serve(root: Path, connection: Connection, log: Path, task_threads: int) -> None:
     """Executes the orders that come through the connection, until it ends.
 
     Args:
         root: The project's folder.
         connection: Takes `Order`s and `Stop`, gives `News` and, after each order, `Done`.
         log: Where this process's own output goes.
+        task_threads: Numeric threads for each of the stages that run side by side.
     """
     os.setsid()  # Ctrl-C is the parent's to hear: it interrupts the lanes that are busy, once
     signal.signal(signal.SIGINT, signal.default_int_handler)  # it may have been inherited as ignored
@@ -120,7 +121,7 @@ def serve(root: Path, connection: Connection, log: Path) -> None:
     relay = _Relay(connection)
     with suppress(BrokenPipeError):  # the parent is gone
         try:
-            _serve(root, connection, relay)
+            _serve(root, connection, relay, task_threads)
         except World4RLError as error:
             relay.send(Done(failures=[str(error)]))
         except KeyboardInterrupt:
@@ -130,12 +131,13 @@ def serve(root: Path, connection: Connection, log: Path) -> None:
             relay.send(Done(failures=[f"{type(error).__name__}: {error}\n  where: {log}"]))
 
 
-def _serve(root: Path, connection: Connection, relay: _Relay) -> None:
+def _serve(root: Path, connection: Connection, relay: _Relay, task_threads: int) -> None:
     from assets.stage_runner import StageRunner
     from pipelines.definitions import build_defs
     from pipelines.instance import open_instance
 
-    definitions = build_defs(root=root, resource_overrides={"dvc": StageRunner(listener=relay)})
+    runner = StageRunner(listener=relay, task_threads=task_threads)
+    definitions = build_defs(root=root, resource_overrides={"dvc": runner})
     with open_instance() as instance:
         desk = _Desk(connection, instance)
         threading.Thread(target=desk.listen, daemon=True).start()
