@@ -1,0 +1,97 @@
+"""Training the success classifier: real and generated frames, the threshold, going on."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from world4rl.config import Classifier
+from world4rl.training.classifier import ClassifierTrainer, Footage, probabilities, tune_threshold
+from world4rl.training.loop import run
+
+SETTINGS = {
+    "backbone": "small-cnn",
+    "pretrained": False,
+    "batch_size": 16,
+    "training_steps": 60,
+    "learning_rate": 1e-3,
+    "checkpoint_steps": 20,
+}
+
+
+def footage(seed: int, episodes: int = 8, steps: int = 6, bright: int = 255) -> Footage:
+    """Noise in which a bright square shows a success, in the second half of every other episode."""
+    random = torch.Generator().manual_seed(seed)
+    frames = torch.randint(0, 60, (episodes, steps, 3, 16, 16), dtype=torch.uint8, generator=random)
+    success = torch.zeros(episodes, steps, dtype=torch.bool)
+    success[::2, steps // 2 :] = True
+    frames[..., 4:10, 4:10][success] = bright
+    return Footage(frames, success)
+
+
+def trainer(**settings: object) -> ClassifierTrainer:
+    values = Classifier.model_validate({**SETTINGS, **settings})
+    return ClassifierTrainer(values, footage(0), footage(1, bright=150), seed=0, device=torch.device("cpu"))
+
+
+def test_it_learns_to_see_successes_in_real_and_generated_frames():
+    learner = trainer()
+    for _ in range(60):
+        learner.advance()
+    model = learner.model.eval()
+    for unseen in (footage(2), footage(3, bright=150)):
+        chance = probabilities(model, unseen, torch.device("cpu"))
+        assert chance.shape == unseen.success.shape
+        assert chance[unseen.success].min() > chance[~unseen.success].max()
+
+
+def test_a_batch_mixes_the_two_as_asked(monkeypatch):
+    for fraction, expected in ((0.0, 0), (0.25, 4), (0.5, 8)):
+        learner = trainer(generated_fraction=fraction)
+        seen = []
+        forward = learner.model.forward
+        monkeypatch.setattr(learner.model, "forward", lambda frames, f=forward, s=seen: s.append(frames) or f(frames))
+        learner.generated.frames[:] = 250  # real frames are darker
+        learner.advance()
+        (frames,) = seen
+        assert len(frames) == 16
+        assert int((frames.flatten(1).float().mean(1) > 240).sum()) == expected
+
+
+def test_goes_on_where_it_was_interrupted(tmp_path, monkeypatch):
+    def go(learner: ClassifierTrainer, name: str) -> list[bytes]:
+        run(learner, 60, label="train", unit="step", folder=tmp_path / name, every=20, fingerprint=0)
+        return [value.numpy().tobytes() for value in learner.model.state_dict().values()]
+
+    whole = trainer()
+    expected = go(whole, "whole")
+    broken = trainer()
+    advance = broken.advance
+    monkeypatch.setattr(broken, "advance", lambda: advance() if broken.step < 33 else 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        go(broken, "broken")
+    later = trainer()
+    assert go(later, "broken") == expected
+    assert later.curve == whole.curve
+
+
+def test_the_threshold_is_precise_on_real_frames_and_right_about_generated_episodes():
+    real = torch.tensor([[0.0, 0.4, 0.95], [0.0, 0.5, 0.3]])
+    real_success = torch.tensor([[False, True, True], [False, False, False]])
+    generated = torch.tensor([[0.0, 0.2, 0.7], [0.0, 0.1, 0.2]])
+    generated_success = torch.tensor([[False, False, True], [False, False, False]])
+    # Precision 0.9 needs more than 0.5; to see the generated success it may be at most 0.7: the middle of both.
+    threshold = tune_threshold(real, real_success, generated, generated_success, 0.9)
+    assert 0.5 < threshold <= 0.7
+    assert threshold == pytest.approx(0.6, abs=0.021)
+    # With no demand on precision any threshold does that tells the generated episodes apart.
+    free = tune_threshold(real, real_success, generated, generated_success, 0.0)
+    assert 0.2 < free <= 0.7
+    assert free == pytest.approx(0.46, abs=0.021)
+
+
+def test_precision_that_cannot_be_had_gives_the_most_precise_threshold():
+    real = torch.tensor([[0.99, 0.99], [0.99, 0.2]])
+    success = torch.tensor([[True, False], [False, False]])
+    threshold = tune_threshold(real, success, real, success, 0.9)
+    assert 0.2 < threshold < 0.99
