@@ -15,7 +15,7 @@ from dagster import AssetKey, DagsterInstance, DagsterRunStatus
 from world4rl.config import load_profile
 
 ROOT = Path(__file__).resolve().parents[2]
-ONE, OTHER = "button-press-topdown-v3", "handle-press-v3"
+ONE, OTHER = load_profile("ci").tasks
 WALK = "import sys; from pathlib import Path; from pipelines.demo import main; sys.exit(main(Path(sys.argv[1])))"
 MATERIALIZE = """
 import sys
@@ -121,7 +121,7 @@ def test_a_second_walk_runs_nothing_and_reports_the_same_versions(done):
 def test_dvc_alone_does_the_same_work(done):
     assert done.dvc("repro").returncode == 0
     assert done.ran() == []
-    done.set(f"task_parameters/{OTHER}/demonstrations", 3)
+    done.set(f"task_parameters/{OTHER}/demonstrations", 7)
     result = done.dvc("repro")
     assert result.returncode == 0, result.stderr
     shared = ["world_model", "success_classifier", "fidelity", "report"]
@@ -269,7 +269,7 @@ def test_two_runs_of_one_stage_run_it_once(done):
 
 
 def test_dvc_and_dagster_at_once_run_a_stage_once(done):
-    done.set(f"task_parameters/{ONE}/demonstrations", 3)
+    done.set(f"task_parameters/{ONE}/demonstrations", 7)
     done.wish(sleep={"demos": 12})
     other = subprocess.Popen(
         [sys.executable, "-m", "dvc", "repro", "-s", f"demos@{ONE}"], cwd=done.root, stdout=subprocess.DEVNULL
