@@ -20,6 +20,8 @@ SETTINGS = """\
 # Written once by pipelines/instance.py; edit it as you like.
 telemetry:
   enabled: false
+nux: # no sign-up dialog
+  enabled: false
 
 concurrency:
   runs:
