@@ -129,7 +129,7 @@ class Classifier(Section):
     backbone: Literal["resnet18", "efficientnet-lite0", "small-cnn"] = "resnet18"
     pretrained: bool = True  # ImageNet weights where they are installed or cached
     generated_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.5  # share of a batch that the world model generated
-    generated_episodes: NonNegative = 64  # training episodes replayed inside the model, a task
+    generated_episodes: Positive = 64  # training episodes replayed inside the model, at most, of each store
     batch_size: Positive = 64
     training_steps: Positive = 400
     learning_rate: Rate = 3e-4

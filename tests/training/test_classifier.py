@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from world4rl.config import Classifier
-from world4rl.training.classifier import ClassifierTrainer, Footage, probabilities, tune_threshold
+from world4rl.demos.store import EpisodeStore
+from world4rl.errors import DataError
+from world4rl.training.classifier import ClassifierTrainer, Footage, footage, probabilities, tune_threshold
 from world4rl.training.loop import run
 
 SETTINGS = {
@@ -19,7 +21,7 @@ SETTINGS = {
 }
 
 
-def footage(seed: int, episodes: int = 8, steps: int = 6, bright: int = 255) -> Footage:
+def noise(seed: int, episodes: int = 8, steps: int = 6, bright: int = 255) -> Footage:
     """Noise in which a bright square shows a success, in the second half of every other episode."""
     random = torch.Generator().manual_seed(seed)
     frames = torch.randint(0, 60, (episodes, steps, 3, 16, 16), dtype=torch.uint8, generator=random)
@@ -31,7 +33,7 @@ def footage(seed: int, episodes: int = 8, steps: int = 6, bright: int = 255) -> 
 
 def trainer(**settings: object) -> ClassifierTrainer:
     values = Classifier.model_validate({**SETTINGS, **settings})
-    return ClassifierTrainer(values, footage(0), footage(1, bright=150), seed=0, device=torch.device("cpu"))
+    return ClassifierTrainer(values, noise(0), noise(1, bright=150), seed=0, device=torch.device("cpu"))
 
 
 def test_it_learns_to_see_successes_in_real_and_generated_frames():
@@ -39,7 +41,7 @@ def test_it_learns_to_see_successes_in_real_and_generated_frames():
     for _ in range(60):
         learner.advance()
     model = learner.model.eval()
-    for unseen in (footage(2), footage(3, bright=150)):
+    for unseen in (noise(2), noise(3, bright=150)):
         chance = probabilities(model, unseen, torch.device("cpu"))
         assert chance.shape == unseen.success.shape
         assert chance[unseen.success].min() > chance[~unseen.success].max()
@@ -95,3 +97,14 @@ def test_precision_that_cannot_be_had_gives_the_most_precise_threshold():
     success = torch.tensor([[True, False], [False, False]])
     threshold = tune_threshold(real, success, real, success, 0.9)
     assert 0.2 < threshold < 0.99
+
+
+def test_footage_is_the_splits_episodes_of_the_greatest_length(write_store, tmp_path):
+    write_store(tmp_path / "store", splits=("train",) * 3, lengths=(8, 5, 8), success_from=(6, None, None))
+    store = EpisodeStore.open(tmp_path / "store")
+    real = footage([store], "train")
+    assert real.frames.shape == (2, 8, 3, 16, 16)
+    assert real.frames[:, 3, :2, 0, 0].tolist() == [[3, 0], [3, 2]]
+    assert real.success.sum(1).tolist() == [2, 0]
+    with pytest.raises(DataError, match=r"rollouts\.validation"):
+        footage([store], "validation")

@@ -19,7 +19,6 @@ from world4rl.config import WorldModel
 from world4rl.models.preconditioning import coefficients
 from world4rl.models.two_hot import two_hot
 
-
 FRAME_STD = 0.5  # of frames in [-1, 1], about: what the network sees of the history then has unit variance
 
 

@@ -17,6 +17,7 @@ from world4rl import progress
 from world4rl.config import Classifier, Params
 from world4rl.demos.store import EpisodeStore
 from world4rl.envs.imagination import StartStates, replay
+from world4rl.errors import DataError
 from world4rl.evaluation.statistics import calibration
 from world4rl.files import write_json, write_text
 from world4rl.machine import select_device
@@ -114,7 +115,11 @@ def train(params: Params, paths: Paths) -> None:
 
 
 def footage(stores: list[EpisodeStore], split: str) -> Footage:
-    """The real episodes of a split, those of one length: (N, T) frames and labels."""
+    """The real episodes of a split, those of the greatest length: (N, T) frames and labels.
+
+    Raises:
+        DataError: the split has no episodes.
+    """
     frames, success = [], []
     for store in stores:
         for episode in np.flatnonzero(store.episodes["split"] == split):
@@ -122,6 +127,12 @@ def footage(stores: list[EpisodeStore], split: str) -> Footage:
             success.append(torch.from_numpy(store.success(int(episode))))
     length = max((len(s) for s in success), default=0)
     whole = [i for i, s in enumerate(success) if len(s) == length]
+    if not whole:
+        raise DataError(
+            f"the success classifier needs {split} episodes, and there are none",
+            where=", ".join(str(store.path) for store in stores) or None,
+            remedy="raise rollouts.validation or rollouts.held_out in params.yaml",
+        )
     return Footage(torch.stack([frames[i] for i in whole]), torch.stack([success[i] for i in whole]))
 
 
