@@ -21,17 +21,22 @@ ONE, OTHER = PARAMS.tasks
 
 
 class Project:
-    """A copy of the repository's files, without anything that it made, on the `ci` profile."""
+    """A copy of the repository's files, without anything that it made, on the `ci` profile.
 
-    def __init__(self, root: Path) -> None:
+    Args:
+        root: Where to.
+        source: Where from: this repository, or another copy.
+    """
+
+    def __init__(self, root: Path, source: Path = ROOT) -> None:
         self.root = root
         listed = subprocess.run(
-            ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True
+            ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=source, capture_output=True
         )
         for name in listed.stdout.decode().split("\0"):
-            if name and name != "dvc.lock" and (ROOT / name).is_file():
+            if name and name != "dvc.lock" and (source / name).is_file():
                 (root / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy(ROOT / name, root / name)
+                shutil.copy(source / name, root / name)
         (root / "params.yaml").write_text(dump_params(PARAMS))
         subprocess.run(["git", "init", "-q"], cwd=root, check=True)
 
@@ -99,7 +104,7 @@ def test_the_lineage_runs_through_dagster_and_through_dvc_alone(tmp_path: Path) 
     # Everything comes back into a fresh clone, byte for byte, and nothing is left to do there.
     dagster.run("dvc", "remote", "add", "--local", "-d", "store", str(tmp_path / "store"))
     dagster.run("dvc", "push", "-q")
-    clone = Project(tmp_path / "clone")
+    clone = Project(tmp_path / "clone", dagster.root)
     shutil.copy(dagster.root / "dvc.lock", clone.root)
     assert clone.stages_to_run()  # the lock file alone takes nothing for done
     clone.run("dvc", "remote", "add", "--local", "-d", "store", str(tmp_path / "store"))
@@ -115,7 +120,7 @@ def test_the_lineage_runs_through_dagster_and_through_dvc_alone(tmp_path: Path) 
         f"{step}@{OTHER}" for step in ("demos", "demo_store", "bc")
     }
 
-    alone = Project(tmp_path / "alone")
+    alone = Project(tmp_path / "alone", dagster.root)
     output = alone.run("dvc", "repro")
     assert output.count("Running stage ") == 20
     check_results(alone)
