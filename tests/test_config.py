@@ -81,7 +81,7 @@ def change(path: str, value: Any) -> dict[str, Any]:
         ("tasks", [], "at least one task"),
         ("tasks", ["button-press-topdown-v3", "button-press-topdown-v3"], "each once"),
         ("tasks", ["button-press-topdown-v3", "handle-press-v9"], "unknown task 'handle-press-v9'"),
-        ("tasks", ["button-press-topdown-v3"], "handle-press-v3"),
+        ("tasks", ["button-press-topdown-v3"], "stand in only one of the two"),
         ("simulation.image_size", 50, "multiple of world_model.fold"),
         ("store.shard_frames", 4095, "multiple of store.chunk_frames"),
         ("world_model.attention_levels", [False], "same length"),
