@@ -91,6 +91,12 @@ class NoStarts:
         return torch.zeros(4, 3, 16, 16, dtype=torch.uint8), torch.zeros(4, 3), torch.full((4,), discount)
 
 
+@pytest.fixture(autouse=True)
+def full_precision(monkeypatch):
+    """The equations are compared in fp32: bf16 rounds them."""
+    monkeypatch.setattr("world4rl.models.precision.bf16_is_native", lambda device: False)
+
+
 @pytest.fixture
 def make_trainer(make_policy: Callable[..., GaussianPolicy]) -> Callable[..., PPOTrainer]:
     def make(*, length: int = 1, frames: int = 1, **settings: object) -> PPOTrainer:
@@ -228,8 +234,9 @@ def test_the_penalty_is_the_divergence_from_the_policy_to_the_cloned_one(make_tr
 
     monkeypatch.setattr(trainer.actor_optimizer, "step", lambda: None)
     monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", lambda *_: None)
+    flat = rollout._replace(**{name: getattr(rollout, name).flatten(0, 1) for name in rollout._fields[:-1]})
     nothing = torch.zeros(len(frames))
-    _, measured, _ = trainer._step_actor(frames, states, rollout.actions.flatten(0, 1), nothing, nothing)
+    _, measured, _ = trainer._step_actor(flat._replace(log_probs=nothing, advantages=nothing))
     assert measured == pytest.approx(forward.mean().item(), rel=1e-4)
     # Without an advantage the penalty alone pulls, and back towards the cloned policy.
     assert trainer.policy.mean.bias.grad.mean() > 0

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from world4rl import progress
 from world4rl.models.encoder import FrameEncoder
+from world4rl.models.precision import fast_autocast
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -57,7 +58,7 @@ class SuccessClassifier(nn.Module):
         """Probability of success of frames (N, 3, H, W), uint8 or float in [0, 1]: (N,) float32."""
         parts = []
         for chunk in frames.split(batch):
-            with torch.autocast(chunk.device.type, torch.bfloat16):
+            with fast_autocast(chunk.device):
                 parts.append(self(chunk).float().sigmoid())
         return torch.cat(parts) if parts else torch.zeros(0)
 

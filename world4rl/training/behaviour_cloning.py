@@ -7,8 +7,6 @@ decides nothing: it soon rises again while the success rate still climbs.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -23,6 +21,7 @@ from world4rl.files import write_json, write_text
 from world4rl.machine import select_device
 from world4rl.models.augmentation import random_shift
 from world4rl.models.policy import GaussianPolicy, negative_log_likelihood
+from world4rl.models.precision import bf16_is_native, fast_autocast
 from world4rl.paths import Paths
 from world4rl.policies.folder import save_policy
 from world4rl.training.checkpoint import Generators, State, capture_optimizer, clear_state, restore_optimizer
@@ -135,7 +134,7 @@ class Cloning:
             group["lr"] = self._settings.learning_rate * cosine_factor(self.step, steps, WARMUP_STEPS)
         frames, state, actions = self._batch(self._sampler.sample(self._settings.batch_size, self._windows))
         frames = random_shift(frames, self._settings.shift_pixels, self._shifts)
-        with _autocast(self._device):
+        with fast_autocast(self._device):
             distribution = self.policy(_unit(frames), state)
         loss = negative_log_likelihood(distribution, actions)
         self._optimizer.zero_grad(set_to_none=True)
@@ -165,7 +164,7 @@ class Cloning:
             "held_out_nll": held_out,
             "held_out_action_error": error,
             "sigma": [round(float(s), 6) for s in log_std.exp()],
-            "precision": "bf16" if _bf16(self._device) else "fp32",
+            "precision": "bf16" if bf16_is_native(self._device) else "fp32",
         }
 
     def capture(self) -> tuple[Tensors, Any, Generators]:
@@ -208,16 +207,3 @@ def _states(store: EpisodeStore, split: str) -> Tensor:
 def _unit(frames: Tensor) -> Tensor:
     """uint8 frames as floats in [0, 1]."""
     return frames.float() / 255
-
-
-def _bf16(device: torch.device) -> bool:
-    """Whether bf16 is fast here: emulated, it is slower than fp32."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-
-
-@contextmanager
-def _autocast(device: torch.device) -> Iterator[None]:
-    with torch.autocast(device.type, torch.bfloat16, enabled=_bf16(device)):
-        yield

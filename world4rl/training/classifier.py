@@ -24,6 +24,7 @@ from world4rl.machine import select_device
 from world4rl.models.augmentation import random_shift
 from world4rl.models.classifier import SuccessClassifier, classifier_loss, load_imagenet
 from world4rl.models.folder import LoadedWorldModel, load_denoiser, save_classifier
+from world4rl.models.precision import fast_autocast
 from world4rl.paths import Paths
 from world4rl.provenance.digests import digest_folder
 from world4rl.training.checkpoint import Generators, State, capture_optimizer, clear_state, restore_optimizer
@@ -216,7 +217,7 @@ class ClassifierTrainer:
         ]
         frames, success = (torch.cat(parts) for parts in zip(*drawn, strict=True))
         shifted = random_shift(frames.unsqueeze(1), SHIFT_PIXELS, self.shifts).squeeze(1)
-        with torch.autocast(self.device.type, torch.bfloat16):
+        with fast_autocast(self.device):
             log_odds = self.model(shifted.to(self.device))
         loss = classifier_loss(log_odds, success.to(self.device))
         self.optimizer.zero_grad(set_to_none=True)

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.distributions import Normal
 
 from world4rl import progress
 from world4rl.config import Params, Refinement
@@ -20,6 +21,7 @@ from world4rl.machine import select_device
 from world4rl.models.critic import Critic
 from world4rl.models.folder import load_classifier, load_denoiser
 from world4rl.models.policy import GaussianPolicy, entropy, kl_divergence, log_prob
+from world4rl.models.precision import fast_autocast
 from world4rl.paths import Paths
 from world4rl.policies.folder import load_policy, save_policy
 from world4rl.provenance.digests import digest_folder
@@ -96,6 +98,7 @@ class Rollout(NamedTuple):
         states: (T, B, S).
         actions: (T, B, A), before clipping.
         log_probs: (T, B), under the policy that acted.
+        reference: (T, B, A), the BC policy's mean.
         advantages: (T, B).
         returns: (T, B), the critic's targets.
         success_rate: Of the B first episodes.
@@ -105,6 +108,7 @@ class Rollout(NamedTuple):
     states: Tensor
     actions: Tensor
     log_probs: Tensor
+    reference: Tensor
     advantages: Tensor
     returns: Tensor
     success_rate: float
@@ -169,15 +173,14 @@ class PPOTrainer:
         """Imagines `episodes` x `horizon` steps with the policy's own samples."""
         observation, _ = self.env.reset()
         columns: dict[str, list[Tensor]] = {
-            name: []
-            for name in ("frames", "states", "actions", "log_probs", "values", "next", "rewards", "ends", "cuts")
+            name: [] for name in (*Rollout._fields[:5], "values", "next", "rewards", "terminated", "finished")
         }
         # Each row's first episode alone gives the success rate: of the later ones the failures would not end in time.
         first = torch.ones(self.env.num_envs, dtype=torch.bool, device=self.device)
         solved = torch.zeros_like(first)
         for _ in range(self.settings.horizon):
             frames, states = self._seen(observation)
-            distribution = self.policy(unit(frames), states)
+            distribution = self._act(self.policy, frames, states)
             noise = torch.randn(distribution.mean.shape, generator=self.sampling, device=self.device)
             actions = distribution.mean + distribution.stddev * noise
             observation, rewards, terminated, truncated, info = self.env.step(actions)
@@ -187,8 +190,9 @@ class PPOTrainer:
                 states,
                 actions,
                 log_prob(distribution, actions),
-                self.critic(unit(frames), states),
-                self.critic(unit(self._seen(following)[0]), following["state"]),
+                self._act(self.reference, frames, states).mean,
+                self._value(frames, states),
+                self._value(*self._seen(following)),
                 rewards,
                 terminated,
                 terminated | truncated,
@@ -202,38 +206,38 @@ class PPOTrainer:
             stacked["rewards"],
             stacked["values"],
             stacked["next"],
-            terminated=stacked["ends"],
-            finished=stacked["cuts"],
+            terminated=stacked["terminated"],
+            finished=stacked["finished"],
             discount=self.settings.discount,
             gae_lambda=self.settings.gae_lambda,
         )
         return Rollout(
-            stacked["frames"],
-            stacked["states"],
-            stacked["actions"],
-            stacked["log_probs"],
-            advantages,
-            returns,
-            float(solved.float().mean()),
+            frames=stacked["frames"],
+            states=stacked["states"],
+            actions=stacked["actions"],
+            log_probs=stacked["log_probs"],
+            reference=stacked["reference"],
+            advantages=advantages,
+            returns=returns,
+            success_rate=float(solved.float().mean()),
         )
 
     def update(self, rollout: Rollout) -> dict[str, float]:
         """Several epochs of minibatch updates; the actor waits during the critic's warm-up."""
         s = self.settings
         flat = rollout._replace(**{name: getattr(rollout, name).flatten(0, 1) for name in Rollout._fields[:-1]})
-        advantages = (flat.advantages - flat.advantages.mean()) / (flat.advantages.std() + 1e-8)
+        spread = flat.advantages.std() + 1e-8
+        flat = flat._replace(advantages=(flat.advantages - flat.advantages.mean()) / spread)
         actor_learns = self.step >= s.critic_warmup_iterations
         totals: list[tuple[float, float, float]] = []
         value_losses: list[float] = []
         for _ in range(s.epochs):
-            order = torch.from_numpy(self.batches.permutation(len(advantages))).to(self.device)
+            order = torch.from_numpy(self.batches.permutation(len(flat.returns))).to(self.device)
             for rows in order.split(s.minibatch_size):
-                frames, states = flat.frames[rows], flat.states[rows]
-                value_losses.append(self._step_critic(frames, states, flat.returns[rows]))
+                batch = flat._replace(**{name: getattr(flat, name)[rows] for name in Rollout._fields[:-1]})
+                value_losses.append(self._step_critic(batch.frames, batch.states, batch.returns))
                 if actor_learns:
-                    totals.append(
-                        self._step_actor(frames, states, flat.actions[rows], flat.log_probs[rows], advantages[rows])
-                    )
+                    totals.append(self._step_actor(batch))
             if actor_learns and s.target_kl is not None and totals[-1][0] > s.target_kl:
                 break
         approx_kl, bc_kl, clipped = (float(v) for v in np.mean(totals, axis=0)) if totals else (0.0, 0.0, 0.0)
@@ -246,25 +250,20 @@ class PPOTrainer:
         }
 
     def _step_critic(self, frames: Tensor, states: Tensor, returns: Tensor) -> float:
-        loss = F.mse_loss(self.critic(unit(frames), states), returns)  # equation 9
+        loss = F.mse_loss(self._value(frames, states), returns)  # equation 9
         self.critic_optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(self.critic.parameters(), self.settings.gradient_clip)
         self.critic_optimizer.step()
         return float(loss.detach())
 
-    def _step_actor(
-        self, frames: Tensor, states: Tensor, actions: Tensor, old: Tensor, advantages: Tensor
-    ) -> tuple[float, float, float]:
+    def _step_actor(self, batch: Rollout) -> tuple[float, float, float]:
         """One actor update; returns the approximate KL to the acting policy, the KL to BC, and the clipped share."""
         s = self.settings
-        pixels = unit(frames)
-        distribution = self.policy(pixels, states)
-        log_ratio = log_prob(distribution, actions) - old
-        with torch.no_grad():
-            reference = self.reference(pixels, states)
-        bc_kl = kl_divergence(distribution, reference).mean()
-        loss = clipped_surrogate(log_ratio.exp(), advantages, s.clip) + s.bc_kl_weight * bc_kl
+        distribution = self._act(self.policy, batch.frames, batch.states)
+        log_ratio = log_prob(distribution, batch.actions) - batch.log_probs
+        bc_kl = kl_divergence(distribution, self._reference_at(batch.reference)).mean()
+        loss = clipped_surrogate(log_ratio.exp(), batch.advantages, s.clip) + s.bc_kl_weight * bc_kl
         loss = loss - s.entropy_weight * entropy(distribution).mean()
         self.actor_optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -303,6 +302,21 @@ class PPOTrainer:
         restore_optimizer(self.actor_optimizer, state.tensors["actor_optimizer"], meta["actor"])
         restore_optimizer(self.critic_optimizer, state.tensors["critic_optimizer"], meta["critic"])
         self.curve = [tuple(row) for row in meta["curve"]]
+
+    def _act(self, policy: GaussianPolicy, frames: Tensor, states: Tensor) -> Normal:
+        with fast_autocast(self.device):
+            distribution: Normal = policy(unit(frames), states)
+        return distribution
+
+    def _value(self, frames: Tensor, states: Tensor) -> Tensor:
+        with fast_autocast(self.device):
+            values: Tensor = self.critic(unit(frames), states)
+        return values
+
+    def _reference_at(self, mean: Tensor) -> Normal:
+        """The BC policy's distribution with a mean that was computed when the rollout was made."""
+        sigma = self.reference.log_std.clamp(*self.reference.log_std_range).exp()
+        return Normal(mean, sigma.expand_as(mean), validate_args=False)
 
     def _seen(self, observation: Observation) -> tuple[Tensor, Tensor]:
         return observation["pixels"][:, -self.policy.frames :], observation["state"]
