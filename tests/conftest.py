@@ -7,12 +7,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["DAGSTER_DISABLE_TELEMETRY"] = "1"
 os.environ["DVC_NO_ANALYTICS"] = "1"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.pop("DAGSTER_PIPES_CONTEXT", None)
+
+# On a busy machine any example may take long; a slow one is no wrong one.
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
 
 if "mujoco" not in sys.modules:  # must be chosen before the first import
     from world4rl.machine import use_rendering_backend
