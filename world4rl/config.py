@@ -100,6 +100,7 @@ class WorldModel(Section):
     autoregressive_steps: Positive = 2  # predicted frames replace true ones in the training history
     sampling_steps: Positive = 1
     sampling_sigma_range: tuple[float, float] = (2e-3, 5.0)
+    sampling_initial_noise: Fraction = 1.0  # of the first sigma; 0 with one step: the conditional mean, no grain
     sampling_rho: Annotated[float, Field(gt=0)] = 7.0
     batch_size: Positive = 32
     training_steps: Positive = 2000

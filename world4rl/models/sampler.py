@@ -15,8 +15,10 @@ def sample(
 ) -> tuple[Tensor, Tensor | None]:
     """Draws the next frame by Euler steps down the Karras schedule.
 
-    The only randomness is the initial noise, whose standard deviation is the schedule's first sigma. With one step
-    the sample is the denoiser's own estimate at that level, the conditional mean.
+    The only randomness is the initial noise, whose standard deviation is the schedule's first sigma times
+    `sampling_initial_noise`. With one step the sample is the denoiser's own estimate at that level, about the
+    conditional mean; what of the noise comes through it is grain that piles up over an episode, so few-step models
+    may start from none.
 
     Args:
         denoiser: The world model.
@@ -32,7 +34,7 @@ def sample(
     batch, _, _, height, width = context.frames.shape
     size = (batch, denoiser.canvas, height // settings.fold, width // settings.fold)
     device = context.frames.device
-    x = torch.randn(size, generator=generator, device=generator.device).to(device) * float(schedule[0])
+    x = torch.randn(size, generator=generator, device=generator.device).to(device) * (float(schedule[0]) * settings.sampling_initial_noise)
     for now, following in zip(schedule[:-1].tolist(), schedule[1:].tolist(), strict=True):
         clean = denoiser.denoise(x, torch.full((batch,), now, device=device), context)
         x = clean + (x - clean) * (following / now)
