@@ -158,6 +158,7 @@ def test_every_artefact_has_a_place_of_its_own_below_the_root(tmp_path):
     places = [
         *(paths.raw(task, source) for source in SOURCES),
         *(paths.store(task, source) for source in SOURCES),
+        *(paths.collect_metrics(task, source) for source in SOURCES),
         *(paths.store_report(task, "expert"), paths.store_report(task, "rollouts")),
         *(paths.bc(task), paths.bc_metrics(task), paths.bc_curve(task)),
         *(paths.refined(task), paths.refined_metrics(task), paths.refined_curve(task)),
