@@ -196,6 +196,8 @@ class _Desk:
         except (KeyboardInterrupt, DagsterExecutionInterruptedError):
             return Done(interrupted=True)
         finally:
+            # However the run ended: what it still held of a pool would keep the next one waiting.
+            self._instance.event_log_storage.free_concurrency_slots_for_run(self._run)
             self._run = None
         if self._interrupted:
             return Done(interrupted=True)
