@@ -197,16 +197,16 @@ class StageRunner:
                 self.listener.printed(stage, text)
 
 
-def _end_group(process: subprocess.Popen[str], grace_seconds: float) -> None:
-    """Interrupts the group if it still runs, so that the stage may tidy up; kills what is left of it."""
-    if process.poll() is None:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGINT)
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=grace_seconds)
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+def _end_group(supervisor: subprocess.Popen[str], grace_seconds: float) -> None:
+    """Has the supervisor interrupt its group if that still runs, so that the stage may tidy up, and then kill it."""
+    for number, seconds in ((signal.SIGINT, grace_seconds), (signal.SIGTERM, grace_seconds)):
+        if supervisor.poll() is None:
+            supervisor.send_signal(number)
+            with suppress(subprocess.TimeoutExpired):
+                supervisor.wait(timeout=seconds)
+    if supervisor.poll() is None:
+        supervisor.kill()
+        supervisor.wait()
 
 
 def _failure(stage: Stage, log: Path, tail: str) -> Failure:
