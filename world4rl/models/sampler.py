@@ -34,7 +34,9 @@ def sample(
     batch, _, _, height, width = context.frames.shape
     size = (batch, denoiser.canvas, height // settings.fold, width // settings.fold)
     device = context.frames.device
-    x = torch.randn(size, generator=generator, device=generator.device).to(device) * (float(schedule[0]) * settings.sampling_initial_noise)
+    x = torch.randn(size, generator=generator, device=generator.device).to(device) * (
+        float(schedule[0]) * settings.sampling_initial_noise
+    )
     for now, following in zip(schedule[:-1].tolist(), schedule[1:].tolist(), strict=True):
         clean = denoiser.denoise(x, torch.full((batch,), now, device=device), context)
         x = clean + (x - clean) * (following / now)
