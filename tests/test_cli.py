@@ -94,7 +94,7 @@ def assert_one_clear_error(result: subprocess.CompletedProcess[str], *expected: 
         assert text in result.stderr
 
 
-@pytest.mark.parametrize("command", [("check",), ("collect-demos", "--task", "handle-press-v3"), ("report",)])
+@pytest.mark.parametrize("command", [("check",), ("collect-demos", "--task", "faucet-open-v3"), ("report",)])
 def test_a_typo_in_the_parameters_is_one_clear_error(root, command):
     file = root / "params.yaml"
     file.write_text(file.read_text().replace("learning_rate:", "learnig_rate:", 1), encoding="utf-8")
@@ -108,7 +108,7 @@ def test_outside_the_repository_it_says_where_to_run(tmp_path):
 
 def test_an_unknown_task_and_an_unknown_profile_are_one_clear_error(root):
     assert_one_clear_error(
-        world4rl("refine", "--task", "door-lok-v3", "--root", root), "door-lok-v3", "handle-press-v3"
+        world4rl("refine", "--task", "door-lok-v3", "--root", root), "door-lok-v3", "faucet-open-v3"
     )
     assert_one_clear_error(world4rl("params", "--profile", "dmeo"), "dmeo", "paper")
 
@@ -132,7 +132,7 @@ def test_check_names_the_remedy_where_nothing_draws(root):
 
 @pytest.mark.parametrize("command", [name for name in STAGES if name not in ("collect-demos", "collect-random")])
 def test_a_stage_whose_inputs_are_missing_says_so_and_writes_nothing(root, command):
-    task = "handle-press-v3" if STAGES[command].per_task else None
+    task = "faucet-open-v3" if STAGES[command].per_task else None
     with pytest.raises(World4RLError) as caught:
         runner.run_stage(command, root, Path("params.yaml"), task)
     assert caught.value.where
@@ -159,13 +159,13 @@ def stage(tmp_path, monkeypatch):
 
 
 def run_toy(root: Path) -> None:
-    runner.run_stage("toy", root, Path("params.yaml"), "handle-press-v3")
+    runner.run_stage("toy", root, Path("params.yaml"), "faucet-open-v3")
 
 
 def test_a_stage_gets_its_parameters_its_places_and_its_task(root, stage, capsys):
     stage("print(type(params.store).__name__, paths.params.name, task, params.device, params.threads)")
     run_toy(root)
-    assert capsys.readouterr().out.split() == ["Store", "params.yaml", "handle-press-v3", "auto", "0"]
+    assert capsys.readouterr().out.split() == ["Store", "params.yaml", "faucet-open-v3", "auto", "0"]
 
 
 def test_a_stage_cannot_read_what_it_does_not_declare(root, stage):
@@ -208,10 +208,10 @@ def test_a_stage_says_when_it_began_how_it_went_and_how_long_it_took(root, stage
     )
     run_toy(root)
     lines = capsys.readouterr().err.splitlines()
-    assert lines[0] == "toy handle-press-v3: started"
+    assert lines[0] == "toy faucet-open-v3: started"
     assert "count: 3/3 steps, in 0.0 s, loss 0.5" in lines
     assert "  accuracy 0.75" in lines
-    assert lines[-1].startswith("toy handle-press-v3: done in ")
+    assert lines[-1].startswith("toy faucet-open-v3: done in ")
 
 
 def test_too_little_disk_space_is_said_before_the_work_begins(root, stage, monkeypatch):
@@ -233,7 +233,7 @@ import sys
 from world4rl.stages import STAGES, Stage
 STAGES["refine"] = Stage("refine", "A toy.", "toy_stage:work", per_task=True, sections=())
 from world4rl.cli import main
-sys.argv = ["world4rl", "refine", "--task", "handle-press-v3"]
+sys.argv = ["world4rl", "refine", "--task", "faucet-open-v3"]
 main()
 """
 
@@ -261,7 +261,7 @@ def start(root: Path) -> subprocess.Popen[str]:
         ("raise OSError(28, 'No space left on device', 'x.bin')", 1, ["error: the disk is full\n  where: x.bin\n"]),
         ("raise RuntimeError('Disk: No space left on device')", 1, ["error: the disk is full\n  to do: free"]),
         ("raise KeyError('a bug')", 1, ["Traceback", "KeyError: 'a bug'"]),
-        ("pass", 0, ["refine handle-press-v3: done"]),
+        ("pass", 0, ["refine faucet-open-v3: done"]),
     ],
 )
 def test_how_a_stage_ends_is_its_exit_status(root, stage, body, status, expected):
@@ -274,7 +274,7 @@ def test_how_a_stage_ends_is_its_exit_status(root, stage, body, status, expected
     if "Traceback" not in expected:
         assert "Traceback" not in error
         if status:
-            assert "refine handle-press-v3: failed after" in error
+            assert "refine faucet-open-v3: failed after" in error
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -294,7 +294,7 @@ def test_a_stage_that_is_told_to_stop_clears_up_and_says_so(root, stage, number)
     process.send_signal(number)
     error = process.communicate(timeout=30)[1]
     assert process.returncode == 128 + number
-    assert "refine handle-press-v3: interrupted after" in error
+    assert "refine faucet-open-v3: interrupted after" in error
     assert "Traceback" not in error
     assert not [name for name in files(root) if "model" in name]
 

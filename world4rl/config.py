@@ -160,6 +160,7 @@ class Refinement(Section):
     iterations: Positive = 30
     episodes: Positive = 64  # imagined episodes an iteration
     horizon: Positive = 50  # steps after which an imagined episode is truncated and its value bootstrapped
+    bootstrap_at_horizon: bool = True  # False: what is not solved by the horizon has failed, as in evaluation
     mid_trajectory: Fraction = 0.25  # share of imagined episodes that start inside a real episode
     log_std_max: Annotated[float, Field(le=0)] = 0.0  # sigma <= e^0 (paper); a tighter bound steadies small budgets
     discount: Annotated[float, Field(gt=0, le=1)] = 0.99

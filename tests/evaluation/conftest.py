@@ -17,7 +17,7 @@ from world4rl.evaluation.statistics import calibration, compare_paired
 from world4rl.files import write_json
 from world4rl.paths import SOURCES, Paths
 
-BUTTON, HANDLE = "button-press-topdown-v3", "handle-press-v3"
+BUTTON, HANDLE = "button-press-topdown-v3", "faucet-open-v3"
 
 
 @dataclass(frozen=True)

@@ -94,7 +94,7 @@ def test_a_poor_run_is_reported_as_such(finished_run: Builder) -> None:
     assert "No: practising in imagination made the policies worse." in text
     assert "Keep the policies as they were cloned." in text
     for sentence in (
-        "Handle press: the refined policy is worse than the cloned one (−15 points, −26 to −3). Use the cloned policy.",
+        "Faucet open: the refined policy is worse than the cloned one (−15 points, −26 to −3). Use the cloned policy.",
         "Button press topdown: the refined policy succeeded less often than the cloned one, though perhaps by bad luck",
         "imagination flatters the refined policy: it succeeds 83 % of the time there and 53 % in the simulator",
         "55 % of held-out expert successes are seen as successes; at least 90 % should be",

@@ -303,8 +303,10 @@ train(load_params(root / "params.yaml"), Paths(root))
 def test_survives_sigkill_with_the_same_bytes(make_root: Callable[[str], Paths], small_world_model: Settings):
     settings = params(small_world_model(training_steps=40, checkpoint_steps=5))
     whole, killed = make_root("whole"), make_root("killed")
-    train(settings, whole)
-    (killed.root / "params.yaml").write_text(dump_params(settings))
+    for paths in (whole, killed):
+        (paths.root / "params.yaml").write_text(dump_params(settings))
+    # Both in processes of their own: what other tests did to this one's threads must not tell them apart.
+    assert subprocess.run([sys.executable, "-c", SCRIPT, str(whole.root)], timeout=200, check=False).returncode == 0
     command = [sys.executable, "-c", SCRIPT, str(killed.root)]
     state = killed.run_state("train-world-model") / STATE_FILE
 

@@ -194,7 +194,7 @@ class PPOTrainer:
                 self._value(frames, states),
                 self._value(*self._seen(following)),
                 rewards,
-                terminated,
+                terminated if self.settings.bootstrap_at_horizon else terminated | truncated,
                 terminated | truncated,
             )
             for column, value in zip(columns.values(), row, strict=True):
