@@ -44,7 +44,8 @@ def test_every_direct_dependency_is_pinned_once():
     lines = [line for line in (ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines() if line]
     assert all(re.match(r"^[a-z0-9-]+==[^ ]+( ; .+)?$", line) for line in lines)
     assert len(lines) == len(pins())
-    direct = re.findall(r"^([A-Za-z0-9.-]+)", (ROOT / "requirements.in").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    wanted = (ROOT / "requirements.in").read_text(encoding="utf-8")
+    direct = re.findall(r"^([A-Za-z0-9.-]+)", wanted, flags=re.MULTILINE)
     assert direct
     assert {name.lower().replace(".", "-") for name in direct} <= set(pins())
 
