@@ -107,9 +107,7 @@ def test_outside_the_repository_it_says_where_to_run(tmp_path):
 
 
 def test_an_unknown_task_and_an_unknown_profile_are_one_clear_error(root):
-    assert_one_clear_error(
-        world4rl("refine", "--task", "door-lok-v3", "--root", root), "door-lok-v3", "faucet-open-v3"
-    )
+    assert_one_clear_error(world4rl("refine", "--task", "door-lok-v3", "--root", root), "door-lok-v3", "faucet-open-v3")
     assert_one_clear_error(world4rl("params", "--profile", "dmeo"), "dmeo", "paper")
 
 
