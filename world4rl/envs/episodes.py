@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
+from gymnasium.vector import AsyncVectorEnv
 
 from world4rl.config import Simulation
 from world4rl.envs.metaworld import ACTION_SIZE, make_vector_env
@@ -143,13 +144,13 @@ def roll_out(
 
 
 def _run_all(
-    env: object, workers: int, seeds: list[int], controller: Controller, stop_at_success: bool
+    env: AsyncVectorEnv, workers: int, seeds: list[int], controller: Controller, stop_at_success: bool
 ) -> Iterator[tuple[int, Episode]]:
     """Keeps every worker busy until the seeds run out; yields episodes as they end, with their index."""
     running = [_Running(i, seeds[i]) for i in range(workers)]
     waiting = workers
     active = np.ones(workers, bool)
-    observation, info = env.reset(seed=[r.seed for r in running])  # type: ignore[attr-defined]
+    observation, info = env.reset(seed=[r.seed for r in running])
     actions = np.zeros((workers, ACTION_SIZE), np.float32)
     while active.any():
         # The environment reuses its observation buffers, so what an episode keeps is copied.
@@ -162,7 +163,7 @@ def _run_all(
             np.array([running[i].index for i in where]),
             np.array([len(running[i].rows) for i in where]),
         )
-        observation, rewards, _, truncated, info = env.step(actions)  # type: ignore[attr-defined]
+        observation, rewards, _, truncated, info = env.step(actions)
         mask = np.zeros(workers, bool)
         for i in where:
             success = bool(info["success"][i])
@@ -177,7 +178,7 @@ def _run_all(
             else:
                 active[i] = mask[i] = False
         if mask.any():
-            observation, fresh = env.reset(  # type: ignore[attr-defined]
+            observation, fresh = env.reset(
                 seed=[running[i].seed if mask[i] else None for i in range(workers)], options={"reset_mask": mask}
             )
             info["expert"] = np.where(mask[:, None], fresh["expert"], info["expert"]) if "expert" in fresh else None
