@@ -58,6 +58,7 @@ class Rollouts(Section):
 
     policy: Positive = 150  # the paper's number
     random: NonNegative = 30  # the paper's number
+    random_hold: Positive = 1  # steps that a random action is held; at 1 the hand only trembles about its start
     validation: Fraction = 0.1  # share of the above that only tunes thresholds
     held_out: Positive = 30  # policy episodes that nothing trains on
 
@@ -96,8 +97,10 @@ class WorldModel(Section):
     training_sigma_mean: float = -0.4  # of ln sigma (DIAMOND, small)
     training_sigma_std: Annotated[float, Field(gt=0)] = 1.2
     training_sigma_range: tuple[float, float] = (2e-3, 20.0)
+    sampler_start_share: Fraction = 0.0  # of the training rows: noised as the sampler's start is, not at random
     history_noise: Annotated[float, Field(ge=0)] = 0.05  # largest std of the noise on the history in training
     autoregressive_steps: Positive = 2  # predicted frames replace true ones in the training history
+    single_step_share: Fraction = 0.0  # share of the training, at its start, in which none does: half the cost a step
     sampling_steps: Positive = 1
     sampling_sigma_range: tuple[float, float] = (2e-3, 5.0)
     sampling_initial_noise: Fraction = 1.0  # of the first sigma; 0 with one step: the conditional mean, no grain

@@ -42,6 +42,19 @@ def test_the_seed_alone_decides_an_episode(env):
     assert np.array_equal(again_states, states)
 
 
+def test_the_first_frame_already_shows_this_episodes_goal():
+    """Meta-World moves the window after its last forward pass; undrawn, the first frame shows the last episode's."""
+    env = MetaWorldEnv("window-close-v3", SMALL)
+    env.reset(seed=1)
+    for seed in (2, 3):
+        first = env.reset(seed=seed)[0]
+        second = env.step(np.zeros(4))[0]
+        changed = np.abs(first["pixels"].astype(int) - second["pixels"]).max(-1) > 40
+        assert changed.mean() < 0.03, "the arm settles, the window stays"
+        assert np.allclose(first["state"], second["state"], atol=0.01)
+    env.close()
+
+
 def test_an_episode_has_a_fixed_length_and_never_ends_by_itself(env):
     env.reset(seed=0)
     ends = [env.step(np.zeros(4))[2:4] for _ in range(4)]
@@ -167,6 +180,15 @@ def test_drawn_actions_depend_on_episode_and_step_alone(make):
     assert np.array_equal(act(0, [5], [9]), together[2:])
     rows = [*together, act(1, [0], [3])[0], act(0, [0], [4])[0]]
     assert len({row.tobytes() for row in rows}) == len(rows)
+
+
+def test_a_held_random_action_changes_every_few_steps():
+    def act(step: int) -> bytes:
+        nothing = np.zeros((1, 24, 24, 3), np.uint8), np.zeros((1, 4), np.float32), np.zeros((1, 4), np.float32)
+        return random_controller(0, hold=3)(*nothing, np.array([7]), np.array([step])).tobytes()
+
+    actions = [act(step) for step in range(9)]
+    assert [actions.index(action) for action in actions] == [0, 0, 0, 3, 3, 3, 6, 6, 6]
 
 
 def test_the_noiseless_expert_is_the_expert():

@@ -1,5 +1,7 @@
 """The denoiser's canvases, preconditioning, loss and noise (equations 4, 6 and 7)."""
 
+import math
+
 import pytest
 import torch
 
@@ -138,19 +140,28 @@ def test_training_noise_is_log_normal_and_clipped(make_denoiser):
     torch.testing.assert_close(quantiles, torch.tensor([-0.4 - 1.2, -0.4, -0.4 + 1.2]), rtol=0, atol=0.06)
 
 
-def test_noise_has_the_level_that_is_told(make_denoiser):
-    denoiser = make_denoiser(sigma_offset_noise=0.3)
+def test_noise_has_its_level_and_the_offset(make_denoiser):
+    two = {"training_sigma_mean": math.log(2.0), "training_sigma_std": 1e-6}
+    denoiser = make_denoiser(sigma_offset_noise=0.3, **two)
     target = torch.full((64, 12, 8, 8), 5.0)
-    noised, sigma = denoiser.add_noise(target, torch.Generator().manual_seed(0), level=2.0)
-    assert (sigma == 2).all()
+    noised, sigma = denoiser.add_noise(target, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(sigma, torch.full((64,), 2.0))
     noise = noised - target
     assert noise.mean().item() == pytest.approx(0, abs=0.05)
     assert noise.var((-2, -1)).mean().sqrt().item() == pytest.approx(2.0, rel=0.02)
     # A channel's pixels share the offset: the channel means vary by it and by what is left of the pixels' noise.
     assert noise.mean((-2, -1)).var().item() == pytest.approx(0.3**2 + 2.0**2 / 64, rel=0.15)
-    single = make_denoiser(sigma_offset_noise=0.0)
-    means = (single.add_noise(target, torch.Generator().manual_seed(0), level=2.0)[0] - target).mean((-2, -1))
+    single = make_denoiser(sigma_offset_noise=0.0, **two)
+    means = (single.add_noise(target, torch.Generator().manual_seed(0))[0] - target).mean((-2, -1))
     assert means.var().item() == pytest.approx(2.0**2 / 64, rel=0.15)
+
+
+@pytest.mark.parametrize("initial", [0.0, 0.5, 1.0])
+def test_the_sampler_starts_from_its_first_level_and_its_share_of_noise(make_denoiser, initial: float):
+    denoiser = make_denoiser(sampling_initial_noise=initial, sampling_sigma_range=(0.01, 3.0))
+    canvas, sigma = denoiser.sampler_start(torch.Size((64, 12, 8, 8)), torch.Generator().manual_seed(0))
+    assert (sigma == 3.0).all()
+    assert canvas.std().item() == pytest.approx(3.0 * initial, rel=0.02)
 
 
 def test_everything_that_the_condition_holds_changes_the_estimate(make_denoiser, make_context):

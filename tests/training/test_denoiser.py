@@ -121,6 +121,21 @@ def test_frames_that_are_gone_on_from_are_predicted_as_the_sampler_does(
     assert len(set(sigmas[2].tolist())) == 8, "the last one has a random level a row"
 
 
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_a_share_of_the_rows_is_noised_as_the_samplers_start(
+    small_world_model: Settings, monkeypatch: pytest.MonkeyPatch, share: float
+):
+    model = denoiser(
+        small_world_model(autoregressive_steps=1, sampler_start_share=share, sampling_initial_noise=0.0)
+    )
+    spy = Spy(model, monkeypatch)
+    unrolled_loss(model, windows(3, batch=200), generator())
+    noised, sigma, *_ = spy.calls[0]
+    started = sigma == 5.0
+    assert torch.equal(started, (noised == 0).flatten(1).all(dim=1))
+    assert started.float().mean().item() == pytest.approx(share, abs=0.12)
+
+
 def test_the_gradient_is_the_sum_of_each_steps_own(small_world_model: Settings, monkeypatch: pytest.MonkeyPatch):
     settings = small_world_model(autoregressive_steps=2)
     model, data = denoiser(settings), windows(4)
@@ -183,6 +198,22 @@ def trainer(write_store: Callable[..., None], small_world_model: Settings, tmp_p
     settings = small_world_model(training_steps=200, learning_rate=2e-3, ema_decay=0.95)
     sampler = WindowSampler(stores, length=4, history=2)
     return DenoiserTrainer(settings, sampler, stores, seed=0, device=torch.device("cpu"))
+
+
+def test_the_first_share_of_the_training_is_not_unrolled(
+    write_store: Callable[..., None], small_world_model: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    write_store(tmp_path / "store")
+    stores = [EpisodeStore.open(tmp_path / "store")]
+    settings = small_world_model(autoregressive_steps=3, single_step_share=0.5, training_steps=4)
+    sampler = WindowSampler(stores, length=5, history=2)
+    trainer = DenoiserTrainer(settings, sampler, stores, seed=0, device=torch.device("cpu"))
+    spy = Spy(trainer.model, monkeypatch)
+    calls = []
+    for _ in range(4):
+        trainer.advance()
+        calls.append(len(spy.calls))
+    assert calls == [1, 2, 5, 8]
 
 
 def test_ranges_come_from_training_episodes_alone(trainer: DenoiserTrainer):

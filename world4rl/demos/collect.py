@@ -62,9 +62,10 @@ def collect_policy(params: Params, paths: Paths, task: str) -> None:
 
 
 def collect_random(params: Params, paths: Paths, task: str) -> None:
-    """The stage `random_rollouts@task`: actions uniform in [-1, 1]."""
+    """The stage `random_rollouts@task`: actions uniform in [-1, 1], each held for `random_hold` steps."""
     counts = _shares(params.rollouts.random, params.rollouts.validation)
-    controllers = {split: random_controller(_noise_seed(params.seed, task, "random", split)) for split in counts}
+    hold = params.rollouts.random_hold
+    controllers = {split: random_controller(_noise_seed(params.seed, task, "random", split), hold) for split in counts}
     _collect(params, task, "random", counts, controllers, paths)
 
 

@@ -75,13 +75,13 @@ def expert_controller(noise: float, seed: int) -> Controller:
     return act
 
 
-def random_controller(seed: int) -> Controller:
-    """Actions uniform in [-1, 1]."""
+def random_controller(seed: int, hold: int = 1) -> Controller:
+    """Actions uniform in [-1, 1], a new one every `hold` steps."""
 
     def act(
         frames: np.ndarray, states: np.ndarray, expert: np.ndarray, episodes: np.ndarray, steps: np.ndarray
     ) -> np.ndarray:
-        return _clip(2.0 * _draw(seed, episodes, steps, "random") - 1.0)
+        return _clip(2.0 * _draw(seed, episodes, steps // hold, "random") - 1.0)
 
     return act
 

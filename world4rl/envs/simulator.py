@@ -60,6 +60,12 @@ class Simulator:
         if seed is not None:
             self._env.seed(seed)
         vector: np.ndarray = self._env.reset()[0]
+        # Many tasks move an object after the last forward pass: without another one the first frame and the first
+        # state vector show it where the last episode left it.
+        mujoco.mj_forward(self._env.model, self._env.data)
+        current = self._env._get_curr_obs_combined_no_goal()
+        self._env._prev_obs = current
+        vector[: 2 * len(current)] = np.concatenate((current, current))
         return vector
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool]:

@@ -183,27 +183,37 @@ class Denoiser(nn.Module):
         level = parts[0].new_zeros(len(parts[0])) if history_level is None else history_level
         return self.condition(torch.cat((*parts, level.unsqueeze(1)), dim=1))
 
-    def add_noise(self, target: Tensor, noise: torch.Generator, level: float | None = None) -> tuple[Tensor, Tensor]:
+    def add_noise(self, target: Tensor, noise: torch.Generator) -> tuple[Tensor, Tensor]:
         """Noises a canvas for training: independent noise a pixel and offset noise a channel.
 
         Args:
             target: (B, C, h, w).
             noise: Draws everything, on the target's device.
-            level: Standard deviation; drawn log-normally (EDM, section 5) for each row where None.
 
         Returns:
-            The noised canvas (B, C, h, w) and its levels (B,).
+            The noised canvas (B, C, h, w) and its levels (B,), log-normal (EDM, section 5).
         """
         s = self.settings
-        device = noise.device
-        if level is None:
-            drawn = torch.randn(len(target), generator=noise, device=device) * s.training_sigma_std
-            sigma = (drawn + s.training_sigma_mean).exp().clamp(*s.training_sigma_range)
-        else:
-            sigma = torch.full((len(target),), level, device=device)
-        pixels = torch.randn(target.shape, generator=noise, device=device)
-        offset = torch.randn((*target.shape[:2], 1, 1), generator=noise, device=device)
+        drawn = torch.randn(len(target), generator=noise, device=noise.device) * s.training_sigma_std
+        sigma = (drawn + s.training_sigma_mean).exp().clamp(*s.training_sigma_range)
+        pixels = torch.randn(target.shape, generator=noise, device=noise.device)
+        offset = torch.randn((*target.shape[:2], 1, 1), generator=noise, device=noise.device)
         return target + _column(sigma) * pixels + s.sigma_offset_noise * offset, sigma
+
+    def sampler_start(self, shape: torch.Size, noise: torch.Generator) -> tuple[Tensor, Tensor]:
+        """What the sampler starts from: noise of `sampling_initial_noise` times its first level, and that level.
+
+        Args:
+            shape: (B, C, h, w).
+            noise: Draws it, on its own device.
+
+        Returns:
+            Canvases (B, C, h, w) and their levels (B,).
+        """
+        s = self.settings
+        first = s.sampling_sigma_range[1]
+        canvas = torch.randn(shape, generator=noise, device=noise.device) * (first * s.sampling_initial_noise)
+        return canvas, torch.full((shape[0],), first, device=noise.device)
 
     def loss(self, target: Tensor, noised: Tensor, sigma: Tensor, output: Tensor) -> Tensor:
         """Mean squared error of F against its own target (target - c_skip x) / c_out: a scalar.

@@ -32,13 +32,10 @@ def sample(
     settings = denoiser.settings
     schedule = karras_schedule(steps or settings.sampling_steps, *settings.sampling_sigma_range, settings.sampling_rho)
     batch, _, _, height, width = context.frames.shape
-    size = (batch, denoiser.canvas, height // settings.fold, width // settings.fold)
-    device = context.frames.device
-    x = torch.randn(size, generator=generator, device=generator.device).to(device) * (
-        float(schedule[0]) * settings.sampling_initial_noise
-    )
+    size = torch.Size((batch, denoiser.canvas, height // settings.fold, width // settings.fold))
+    x, _ = denoiser.sampler_start(size, generator)
     for now, following in zip(schedule[:-1].tolist(), schedule[1:].tolist(), strict=True):
-        clean = denoiser.denoise(x, torch.full((batch,), now, device=device), context)
+        clean = denoiser.denoise(x, torch.full((batch,), now, device=x.device), context)
         x = clean + (x - clean) * (following / now)
     frames, states = denoiser.decode(x, context)
     return to_uint8(frames), states

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -110,7 +110,9 @@ class DenoiserTrainer:
         rate = s.learning_rate * cosine_factor(self.step, s.training_steps, s.warmup_steps)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        windows = to_device(self.sampler.sample(s.batch_size, self.windows), self.device)
+        unrolled = self.step >= s.single_step_share * s.training_steps
+        rows = s.history + (s.autoregressive_steps if unrolled else 1)
+        windows = to_device(first_rows(self.sampler.sample(s.batch_size, self.windows), rows), self.device)
         self.optimizer.zero_grad(set_to_none=True)
         self.losses.append(unrolled_loss(self.model, windows, self.noise))
         nn.utils.clip_grad_norm_(self.model.parameters(), s.gradient_clip)
@@ -157,6 +159,12 @@ def to_device(windows: Windows, device: torch.device) -> Windows:
     return Windows(**{name: value.to(device, non_blocking=True) for name, value in vars(windows).items()})
 
 
+def first_rows(windows: Windows, count: int) -> Windows:
+    """The windows cut short after `count` rows."""
+    rows = ("frames", "actions", "states", "success", "valid")
+    return replace(windows, **{name: getattr(windows, name)[:, :count] for name in rows})
+
+
 @torch.no_grad()
 def update_average(average: nn.Module, model: nn.Module, decay: float) -> None:
     """Moves an exponential moving average of the weights towards the model's."""
@@ -164,12 +172,13 @@ def update_average(average: nn.Module, model: nn.Module, decay: float) -> None:
 
 
 def unrolled_loss(denoiser: Denoiser, windows: Windows, noise: torch.Generator) -> float:
-    """The loss of windows of `history + autoregressive_steps` rows; its gradient is added to the denoiser's.
+    """The loss of windows of `history + k` rows, unrolled for k steps; its gradient is added to the denoiser's.
 
     The first `history` frames are real. From then on each frame that the model predicts takes the real one's place
     in the history, without gradient through it: the model learns to go on from its own output. A frame that will be
-    gone on from is predicted as the sampler would, from the schedule's first noise level; the last one has a random
-    level (log-normal, EDM section 5). The history carries noise of a level that the model is told.
+    gone on from is predicted as the sampler would, from where the sampler starts; the last one has a random level
+    (log-normal, EDM section 5), but a share of the rows starts there too. The history carries noise of a level that
+    the model is told.
 
     Args:
         denoiser: In training mode.
@@ -184,7 +193,8 @@ def unrolled_loss(denoiser: Denoiser, windows: Windows, noise: torch.Generator) 
     states = windows.states if denoiser.state_size else None
     seen, seen_states = truth, states
     total = 0.0
-    for start in range(s.autoregressive_steps):
+    steps = truth.shape[1] - s.history
+    for start in range(steps):
         now = start + s.history
         task = windows.task if s.task_conditioning else None
         past = slice(start, now)
@@ -194,12 +204,12 @@ def unrolled_loss(denoiser: Denoiser, windows: Windows, noise: torch.Generator) 
             context.frames.shape, generator=noise, device=noise.device
         )
         noisy = context._replace(frames=blurred)
-        last = now == truth.shape[1] - 1
+        last = start == steps - 1
         target = denoiser.target(truth[:, now], _row(states, now), noisy)
-        noised, sigma = denoiser.add_noise(target, noise, None if last else s.sampling_sigma_range[1])
+        noised, sigma = _noised(denoiser, target, s.sampler_start_share if last else 1.0, noise)
         with torch.autocast(truth.device.type, torch.bfloat16, enabled=s.bf16):
             output = denoiser(noised, sigma, noisy, level)
-        loss = denoiser.loss(target, noised, sigma, output) / s.autoregressive_steps
+        loss = denoiser.loss(target, noised, sigma, output) / steps
         loss.backward()
         total += float(loss.detach())
         if not last:
@@ -207,6 +217,14 @@ def unrolled_loss(denoiser: Denoiser, windows: Windows, noise: torch.Generator) 
             seen = _with(seen, now, to_unit(to_uint8(frames)))
             seen_states = None if seen_states is None or predicted is None else _with(seen_states, now, predicted)
     return total
+
+
+def _noised(denoiser: Denoiser, target: Tensor, as_sampled: float, noise: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Canvases to denoise and their levels: a share `as_sampled` of the rows as the sampler starts, the others random."""
+    random, levels = denoiser.add_noise(target, noise)
+    first, first_levels = denoiser.sampler_start(target.shape, noise)
+    rows = torch.rand(len(target), generator=noise, device=noise.device) < as_sampled
+    return torch.where(rows.reshape(-1, 1, 1, 1), first, random), torch.where(rows, first_levels, levels)
 
 
 def _rows(states: Tensor | None, rows: slice) -> Tensor | None:
