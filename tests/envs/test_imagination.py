@@ -82,24 +82,25 @@ def test_tasks_are_numbered_as_the_world_model_does(write_store, tmp_path):
 
 
 def test_draws_never_start_at_or_after_a_success(starts):
-    moment = starts.draw(4000, 1.0, np.random.default_rng(0))
+    moment, left = starts.draw(4000, 1.0, np.random.default_rng(0))
     seen = {(e, r) for e, r in zip(episodes(moment).tolist(), rows(moment)[:, -1].tolist(), strict=True)}
     assert seen == {(0, row) for row in range(1, 6)} | {(1, row) for row in range(1, 7)}
+    assert torch.equal(left, torch.tensor([9, 7])[episodes(moment).long()] - rows(moment)[:, -1])
 
 
 def test_the_share_of_draws_inside_an_episode(starts):
-    moment = starts.draw(4000, 0.25, np.random.default_rng(0))
+    moment, _ = starts.draw(4000, 0.25, np.random.default_rng(0))
     inside = rows(moment)[:, -1] > 0
     assert inside.float().mean().item() == pytest.approx(0.25, abs=0.03)
     at_start = episodes(moment)[~inside]
     assert at_start.float().mean().item() == pytest.approx(0.5, abs=0.05), "every episode alike"
-    assert (rows(starts.draw(100, 0.0, np.random.default_rng(0))) == 0).all()
+    assert (rows(starts.draw(100, 0.0, np.random.default_rng(0))[0]) == 0).all()
 
 
 def test_a_first_row_that_shows_a_success_leaves_nothing_inside(write_store, tmp_path):
     write_store(tmp_path / "store", splits=("train",), lengths=(5,), success_from=(0,))
     starts = StartStates([EpisodeStore.open(tmp_path / "store")], history=HISTORY, tasks=(TASK,))
-    assert (rows(starts.draw(50, 1.0, np.random.default_rng(0))) == 0).all()
+    assert (rows(starts.draw(50, 1.0, np.random.default_rng(0))[0]) == 0).all()
 
 
 def test_returns_count_down_to_the_first_success(starts):

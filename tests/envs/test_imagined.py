@@ -93,10 +93,28 @@ def test_a_success_at_the_horizon_terminates(make_env):
     assert reward.tolist() == [1, 1, 1, 1]
 
 
+def left(observation) -> np.ndarray:
+    """Actions that the real episodes, of 9 and 7 rows, had left where rows begin."""
+    last = observation["pixels"][:, -1, :2, 0, 0].numpy().astype(int)
+    return np.array([9, 7])[last[:, 1]] - last[:, 0]
+
+
+def test_a_start_inside_an_episode_leaves_no_more_time_than_there_was(make_env):
+    env = make_env(horizon=8, num_envs=200, mid=1.0)
+    observation, _ = env.reset()
+    expected = np.minimum(left(observation), 8)
+    assert len(set(expected.tolist())) > 3
+    ends = np.zeros(200, int)
+    for step in range(1, 9):
+        _, _, _, truncated, _ = env.step(torch.zeros(200, 2))
+        ends[(ends == 0) & truncated.numpy()] = step
+    assert (ends == expected).all()
+
+
 def test_only_finished_rows_begin_anew(make_env):
     env = make_env(success=6, horizon=4, num_envs=64, mid=0.5)
     observation, _ = env.reset()
-    steps = np.zeros(64, int)
+    steps, limit = np.zeros(64, int), np.minimum(left(observation), 4)
     for _ in range(12):
         before = np.array(counts(observation))
         observation, _, terminated, truncated, info = env.step(torch.zeros(64, 2))
@@ -104,7 +122,7 @@ def test_only_finished_rows_begin_anew(make_env):
         final = np.array(counts(info.get("final_obs", observation)))
         assert (final == before + 1).all()
         assert (terminated.numpy() == (final >= 6)).all()
-        assert (truncated.numpy() == ((steps == 4) & (final < 6))).all()
+        assert (truncated.numpy() == ((steps == limit) & (final < 6))).all()
         finished = (terminated | truncated).numpy()
         now = np.array(counts(observation))
         assert (now[~finished] == final[~finished]).all()
@@ -113,6 +131,7 @@ def test_only_finished_rows_begin_anew(make_env):
             pixels = observation["pixels"][~torch.from_numpy(finished)]
             assert torch.equal(pixels, info["final_obs"]["pixels"][~torch.from_numpy(finished)])
         steps[finished] = 0
+        limit[finished] = np.minimum(left({"pixels": observation["pixels"][torch.from_numpy(finished)]}), 4)
 
 
 def test_imagination_never_starts_solved(make_env):

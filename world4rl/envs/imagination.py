@@ -104,13 +104,18 @@ class StartStates:
         self.first_success.append(int(success.argmax()) if success.any() else None)
         self._task.append(task)
 
-    def draw(self, count: int, mid_trajectory: float, rng: np.random.Generator) -> Moment:
-        """`count` moments, each an episode's start or, with the given probability, one inside an episode."""
+    def draw(self, count: int, mid_trajectory: float, rng: np.random.Generator) -> tuple[Moment, Tensor]:
+        """`count` moments, each an episode's start or, with the given probability, one inside an episode.
+
+        Returns:
+            The moments, and how many actions the real episodes had left there: int64 (count,).
+        """
         middle = rng.random(count) < (mid_trajectory if len(self._middles) else 0.0)
         places = np.stack((rng.integers(0, self.episodes, count), np.zeros(count, np.int64)), axis=1)
         if middle.any():
             places[middle] = self._middles[rng.integers(0, len(self._middles), int(middle.sum()))]
-        return self.take(places)
+        left = torch.tensor([len(self._actions[episode]) - int(row) for episode, row in places])
+        return self.take(places), left
 
     def starts(self) -> Moment:
         """Every episode's start, in order."""

@@ -24,7 +24,8 @@ class ImaginedVectorEnv(VectorEnv[Observation, Tensor, Tensor]):
     An observation is `{"pixels": uint8 (B, n, 3, H, W), "state": float32 (B, S)}`, the last n frames (oldest first)
     and the state now, both as tensors on the world model's device. Actions are float (B, A), clipped to [-1, 1]. The
     reward is 1 where the classifier sees a success, which ends the episode; otherwise 0 (the paper's section III-C).
-    An episode is truncated after `horizon` steps. Finished episodes start anew in the same step;
+    An episode is truncated after `horizon` steps, and one that starts inside a real episode after as many as that one
+    had left: time is as short in imagination as it is in a trial. Finished episodes start anew in the same step;
     `info["final_obs"]` then holds every row's observation from before that.
 
     Args:
@@ -32,7 +33,7 @@ class ImaginedVectorEnv(VectorEnv[Observation, Tensor, Tensor]):
         classifier: The frozen success classifier.
         starts: Real moments to start from.
         num_envs: B.
-        horizon: Steps after which an episode is truncated.
+        horizon: Steps after which an episode is truncated at the latest.
         mid_trajectory: Probability that an episode starts inside a real one.
         seed: Of the start states and the sampler's noise; `reset(seed=...)` sets it anew.
     """
@@ -80,32 +81,34 @@ class ImaginedVectorEnv(VectorEnv[Observation, Tensor, Tensor]):
         """Draws new start states for all rows; `seed` makes what follows repeatable."""
         if seed is not None:
             self._seed(seed)
-        self._moment = self._draw(self.num_envs)
-        self._steps = torch.zeros(self.num_envs, dtype=torch.long, device=self.device)
+        self._moment, self._left = self._draw(self.num_envs)
         return self._observe(), {}
 
     @torch.no_grad()
     def step(self, actions: Tensor) -> tuple[Observation, Tensor, Tensor, Tensor, dict[str, Any]]:
         """Imagines what actions (B, A) lead to: observation, reward (B,), terminated (B,), truncated (B,) and info."""
         self._moment = advance(self._denoiser, self._moment, actions.float(), self._noise)
-        self._steps += 1
+        self._left -= 1
         terminated = self._classifier.succeeded(self._moment.frames[:, -1])
-        truncated = (self._steps >= self._horizon) & ~terminated
+        truncated = (self._left <= 0) & ~terminated
         info: dict[str, Any] = {"success": terminated}
         finished = terminated | truncated
         if finished.any():
             info["final_obs"] = self._observe()
             self._moment = self._moment.to(self.device)
-            self._moment.replace(finished, self._draw(int(finished.sum())))
-            self._steps[finished] = 0
+            fresh, left = self._draw(int(finished.sum()))
+            self._moment.replace(finished, fresh)
+            self._left[finished] = left
         return self._observe(), terminated.float(), terminated, truncated, info
 
     def _seed(self, seed: int) -> None:
         self._rng = np.random.default_rng(seed)
         self._noise = torch.Generator(self.device).manual_seed(seed)
 
-    def _draw(self, count: int) -> Moment:
-        return self._starts.draw(count, self._mid_trajectory, self._rng).to(self.device)
+    def _draw(self, count: int) -> tuple[Moment, Tensor]:
+        """New start states, and after how many steps their episodes are truncated."""
+        moment, left = self._starts.draw(count, self._mid_trajectory, self._rng)
+        return moment.to(self.device), left.clamp(max=self._horizon).to(self.device)
 
     def _observe(self) -> Observation:
         return {"pixels": self._moment.frames, "state": self._moment.states[:, -1]}
