@@ -59,6 +59,7 @@ class Rollouts(Section):
     policy: Positive = 150  # the paper's number
     random: NonNegative = 30  # the paper's number
     random_hold: Positive = 1  # steps that a random action is held; at 1 the hand only trembles about its start
+    disturbance: Annotated[float, Field(ge=0, le=1)] = 0.0  # std of held noise on every other policy rollout
     validation: Fraction = 0.1  # share of the above that only tunes thresholds
     held_out: Positive = 30  # policy episodes that nothing trains on
 
@@ -177,7 +178,7 @@ class Refinement(Section):
     critic_warmup_iterations: NonNegative = 2  # the critic alone learns
     entropy_weight: Annotated[float, Field(ge=0)] = 0.0
     bc_kl_weight: Annotated[float, Field(ge=0)] = 0.01  # KL(policy || BC policy)
-    target_kl: Annotated[float, Field(gt=0)] | None = 0.05  # ends an iteration's epochs early
+    target_kl: Annotated[float, Field(gt=0)] | None = 0.05  # from there on only the critic learns in this iteration
     gradient_clip: Annotated[float, Field(gt=0)] = 1.0
     checkpoint_iterations: Positive = 5
 

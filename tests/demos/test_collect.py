@@ -117,6 +117,19 @@ def test_collecting_again_gives_the_same_bytes(collected: Paths, tmp_path: Path)
             assert (folder / file).read_bytes() == (first / file).read_bytes(), file
 
 
+def test_only_every_other_training_rollout_is_disturbed(collected: Paths, tmp_path: Path) -> None:
+    paths = Paths(tmp_path)
+    save_untrained_policy(paths.bc(TASK))
+    params = small_params()
+    disturbed = params.rollouts.model_copy(update={"disturbance": 0.5})
+    for stage in (collect_policy, collect_random, store_rollouts):
+        stage(params.model_copy(update={"rollouts": disturbed}), paths, TASK)
+    stores = [EpisodeStore.open(p.store(TASK, "policy")) for p in (collected, paths)]
+    assert stores[0].episodes["split"].tolist() == ["train", "train", "validation", "test", "test"]
+    same = [np.array_equal(*(store.actions(episode) for store in stores)) for episode in range(5)]
+    assert same == [True, False, True, True, True]
+
+
 def test_without_a_policy_there_are_no_rollouts(tmp_path: Path) -> None:
     with pytest.raises(DataError):
         collect_policy(small_params(), Paths(tmp_path), TASK)

@@ -8,7 +8,7 @@ from gymnasium.error import ResetNeeded
 from gymnasium.utils.env_checker import check_env
 
 from world4rl.config import Simulation
-from world4rl.envs.episodes import Episode, expert_controller, random_controller, roll_out
+from world4rl.envs.episodes import Episode, disturbed, expert_controller, random_controller, roll_out
 from world4rl.envs.metaworld import MetaWorldEnv
 from world4rl.envs.tasks import METAWORLD_TASKS
 from world4rl.errors import ConfigError
@@ -189,6 +189,22 @@ def test_a_held_random_action_changes_every_few_steps():
 
     actions = [act(step) for step in range(9)]
     assert [actions.index(action) for action in actions] == [0, 0, 0, 3, 3, 3, 6, 6, 6]
+
+
+def test_a_disturbance_is_held_and_has_its_size():
+    def still(frames, states, expert, episodes, steps):
+        return np.full((len(episodes), 4), 0.1, np.float32)
+
+    act = disturbed(still, std=0.2, hold=4, seed=0)
+    count = 500
+    nothing = np.zeros((count, 24, 24, 3), np.uint8), np.zeros((count, 4), np.float32), np.zeros((count, 4), np.float32)
+    rows = [act(*nothing, np.arange(count), np.full(count, step)) for step in range(8)]
+    assert all(np.array_equal(rows[0], row) for row in rows[1:4])
+    assert all(np.array_equal(rows[4], row) for row in rows[5:])
+    assert not np.array_equal(rows[0], rows[4])
+    assert rows[0].mean() == pytest.approx(0.1, abs=0.02)
+    assert rows[0].std() == pytest.approx(0.2, abs=0.02)
+    assert np.abs(disturbed(still, std=50.0, hold=1, seed=0)(*nothing, np.arange(count), np.zeros(count))).max() == 1
 
 
 def test_the_noiseless_expert_is_the_expert():

@@ -125,9 +125,7 @@ def test_frames_that_are_gone_on_from_are_predicted_as_the_sampler_does(
 def test_a_share_of_the_rows_is_noised_as_the_samplers_start(
     small_world_model: Settings, monkeypatch: pytest.MonkeyPatch, share: float
 ):
-    model = denoiser(
-        small_world_model(autoregressive_steps=1, sampler_start_share=share, sampling_initial_noise=0.0)
-    )
+    model = denoiser(small_world_model(autoregressive_steps=1, sampler_start_share=share, sampling_initial_noise=0.0))
     spy = Spy(model, monkeypatch)
     unrolled_loss(model, windows(3, batch=200), generator())
     noised, sigma, *_ = spy.calls[0]

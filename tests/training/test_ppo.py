@@ -253,14 +253,18 @@ def test_the_reference_stays_the_cloned_policy(make_trainer, make_policy):
     assert all(torch.equal(value, cloned[name]) for name, value in trainer.reference.state_dict().items())
 
 
-def test_a_target_divergence_ends_the_epochs(make_trainer):
-    steps = {}
-    for target in (None, 1e-6):
-        trainer = make_trainer(epochs=6, target_kl=target, actor_learning_rate=1e-2, minibatch_size=30)
+def test_a_target_divergence_stops_the_actor_at_once_but_not_the_critic(make_trainer):
+    def steps(target: float | None) -> tuple[int, int]:
+        trainer = make_trainer(
+            epochs=6, target_kl=target, actor_learning_rate=1e-2, minibatch_size=10, critic_pretraining_steps=0
+        )
         trainer.advance()
-        steps[target] = int(trainer.actor_optimizer.state_dict()["state"][0]["step"])
-    assert steps[None] == 6
-    assert steps[1e-6] == 2, "the first epoch's only minibatch still has no divergence"
+        optimizers = (trainer.actor_optimizer, trainer.critic_optimizer)
+        actor, critic = (int(optimizer.state_dict()["state"][0]["step"]) for optimizer in optimizers)
+        return actor, critic
+
+    assert steps(None) == (18, 18)
+    assert steps(1e-6) == (2, 18), "the very first minibatch still has no divergence"
 
 
 def test_advantages_push_the_actions_that_earned_them(make_trainer):

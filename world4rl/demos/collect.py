@@ -16,7 +16,7 @@ from world4rl import machine, progress
 from world4rl.config import Params
 from world4rl.demos.recording import Recording, write_dataset
 from world4rl.demos.seeds import episode_seeds
-from world4rl.envs.episodes import Controller, Episode, expert_controller, random_controller, roll_out
+from world4rl.envs.episodes import Controller, Episode, disturbed, expert_controller, random_controller, roll_out
 from world4rl.envs.simulator import CONTROL_HZ, describe_simulation
 from world4rl.files import write_json
 from world4rl.paths import Paths, Source
@@ -40,7 +40,8 @@ def collect_demos(params: Params, paths: Paths, task: str) -> None:
 def collect_policy(params: Params, paths: Paths, task: str) -> None:
     """The stage `policy_rollouts@task`: the cloned policy; every other episode acts with samples of its Gaussian.
 
-    The world model must know both what the policy does and what exploring around it leads to.
+    The world model must know both what the policy does and what exploring around it leads to. With `disturbance` the
+    odd episodes that it learns from go further astray; held-out ones never do, they are what figures are about.
 
     Raises:
         DataError: there is no cloned policy.
@@ -48,16 +49,21 @@ def collect_policy(params: Params, paths: Paths, task: str) -> None:
     from world4rl.policies.acting import policy_controller  # torch: seconds that the other collectors do not need
     from world4rl.policies.folder import load_policy
 
-    counts = _shares(params.rollouts.policy, params.rollouts.validation) | {"test": params.rollouts.held_out}
+    rollouts = params.rollouts
+    counts = _shares(rollouts.policy, rollouts.validation) | {"test": rollouts.held_out}
     policy = load_policy(paths.bc(task), machine.select_device(params.device))
-    controllers = {
-        split: alternating(
-            policy_controller(policy),
-            policy_controller(policy, sample_seed=_noise_seed(params.seed, task, "policy", split)),
-        )
-        for split in counts
+    controllers = {}
+    for split in counts:
+        sampled = policy_controller(policy, sample_seed=_noise_seed(params.seed, task, "policy", split))
+        if rollouts.disturbance and split != "test":
+            seed = _noise_seed(params.seed, task, "policy", split, stream=1)
+            sampled = disturbed(sampled, rollouts.disturbance, rollouts.random_hold, seed)
+        controllers[split] = alternating(policy_controller(policy), sampled)
+    extra = {
+        "policy": digest_folder(paths.bc(task)),
+        "policy_acts": "mean in even episodes, sampled in odd ones",
+        "disturbance": rollouts.disturbance,
     }
-    extra = {"policy": digest_folder(paths.bc(task)), "policy_acts": "mean in even episodes, sampled in odd ones"}
     _collect(params, task, "policy", counts, controllers, paths, extra)
 
 
@@ -91,9 +97,9 @@ def _shares(episodes: int, validation: float) -> dict[str, int]:
     return {"train": episodes - held, "validation": held}
 
 
-def _noise_seed(run_seed: int, task: str, source: str, split: str) -> int:
-    """What a controller draws from: the first seed of the stream names the whole stream."""
-    return episode_seeds(run_seed, task, source, split, 1)[0]
+def _noise_seed(run_seed: int, task: str, source: str, split: str, stream: int = 0) -> int:
+    """What a controller draws from: the seeds of a source and split name as many streams of noise."""
+    return episode_seeds(run_seed, task, source, split, stream + 1)[stream]
 
 
 def _collect(

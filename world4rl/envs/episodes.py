@@ -86,6 +86,18 @@ def random_controller(seed: int, hold: int = 1) -> Controller:
     return act
 
 
+def disturbed(controller: Controller, std: float, hold: int, seed: int) -> Controller:
+    """The controller, with Gaussian noise of standard deviation `std` on its actions, drawn anew every `hold` steps."""
+
+    def act(
+        frames: np.ndarray, states: np.ndarray, expert: np.ndarray, episodes: np.ndarray, steps: np.ndarray
+    ) -> np.ndarray:
+        noise = std * _draw(seed, episodes, steps // hold, "standard_normal")
+        return _clip(controller(frames, states, expert, episodes, steps) + noise)
+
+    return act
+
+
 def _draw(seed: int, episodes: np.ndarray, steps: np.ndarray, kind: str) -> np.ndarray:
     """Numbers that depend on the episode and the step alone, not on which worker runs it or when."""
     rows = [

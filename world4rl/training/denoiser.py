@@ -220,7 +220,7 @@ def unrolled_loss(denoiser: Denoiser, windows: Windows, noise: torch.Generator) 
 
 
 def _noised(denoiser: Denoiser, target: Tensor, as_sampled: float, noise: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Canvases to denoise and their levels: a share `as_sampled` of the rows as the sampler starts, the others random."""
+    """Canvases to denoise and their levels, a share `as_sampled` of the rows as the sampler starts."""
     random, levels = denoiser.add_noise(target, noise)
     first, first_levels = denoiser.sampler_start(target.shape, noise)
     rows = torch.rand(len(target), generator=noise, device=noise.device) < as_sampled

@@ -223,7 +223,11 @@ class PPOTrainer:
         )
 
     def update(self, rollout: Rollout) -> dict[str, float]:
-        """Several epochs of minibatch updates; the actor waits during the critic's warm-up."""
+        """Several epochs of minibatch updates; the actor waits during the critic's warm-up.
+
+        It also stops as soon as a minibatch finds it further than `target_kl` from the policy that acted: a whole
+        epoch later may be ten times too far, above all in its first iteration, when Adam's steps are largest.
+        """
         s = self.settings
         flat = rollout._replace(**{name: getattr(rollout, name).flatten(0, 1) for name in Rollout._fields[:-1]})
         spread = flat.advantages.std() + 1e-8
@@ -238,8 +242,7 @@ class PPOTrainer:
                 value_losses.append(self._step_critic(batch.frames, batch.states, batch.returns))
                 if actor_learns:
                     totals.append(self._step_actor(batch))
-            if actor_learns and s.target_kl is not None and totals[-1][0] > s.target_kl:
-                break
+                    actor_learns = s.target_kl is None or totals[-1][0] <= s.target_kl
         approx_kl, bc_kl, clipped = (float(v) for v in np.mean(totals, axis=0)) if totals else (0.0, 0.0, 0.0)
         return {
             "approx_kl": approx_kl,
