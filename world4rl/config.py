@@ -101,7 +101,7 @@ class WorldModel(Section):
     sampler_start_share: Fraction = 0.0  # of the training rows: noised as the sampler's start is, not at random
     history_noise: Annotated[float, Field(ge=0)] = 0.05  # largest std of the noise on the history in training
     autoregressive_steps: Positive = 2  # predicted frames replace true ones in the training history
-    single_step_share: Fraction = 0.0  # share of the training, at its start, in which none does: half the cost a step
+    single_step_share: Fraction = 0.0  # share of the training, at its start, in which none does: cheaper steps
     sampling_steps: Positive = 1
     sampling_sigma_range: tuple[float, float] = (2e-3, 5.0)
     sampling_initial_noise: Fraction = 1.0  # of the first sigma; 0 with one step: the conditional mean, no grain

@@ -15,7 +15,7 @@ from world4rl.demos.seeds import episode_seeds
 from world4rl.demos.store import EpisodeStore
 from world4rl.demos.windows import WindowSampler
 from world4rl.errors import DataError
-from world4rl.paths import Paths
+from world4rl.paths import SOURCES, Paths
 
 TASK = "button-press-topdown-v3"
 
@@ -87,14 +87,14 @@ def test_what_was_simulated_is_recorded(collected: Paths) -> None:
 def test_no_seed_is_used_twice(collected: Paths) -> None:
     seeds = [
         row["seed"]
-        for source in ("expert", "policy", "random")
-        for row in json.loads((collected.raw(TASK, source) / "meta" / "world4rl.json").read_text())["episodes"]  # type: ignore[arg-type]
+        for source in SOURCES
+        for row in json.loads((collected.raw(TASK, source) / "meta" / "world4rl.json").read_text())["episodes"]
     ]
     assert len(set(seeds)) == len(seeds) == 11
 
 
 def test_a_sampler_over_all_sources(collected: Paths) -> None:
-    stores = [EpisodeStore.open(collected.store(TASK, source)) for source in ("expert", "policy", "random")]  # type: ignore[arg-type]
+    stores = [EpisodeStore.open(collected.store(TASK, source)) for source in SOURCES]
     sampler = WindowSampler(stores, length=5, history=4)
     windows = sampler.sample(16, np.random.default_rng(0))
     assert windows.frames.shape == (16, 5, 3, 48, 48)

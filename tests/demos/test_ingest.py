@@ -612,13 +612,14 @@ def test_the_stages_report_what_they_stored(tmp_path: Path, make_episode: Any, m
     paths, params = Paths(tmp_path), load_profile("ci")
     wild = make_episode(3)
     wild = replace(wild, actions=wild.actions * 2)
-    for source, episodes in {
+    collected = {
         "expert": [("train", make_episode(1, success_from=4)), ("test", make_episode(2))],
         "policy": [("train", wild), ("validation", make_episode(4))],
         "random": [],
-    }.items():
+    }
+    for source, episodes in collected.items():
         recording = make_recording(side={"source": source})
-        write_dataset(paths.raw(TASK, source), episodes, recording, image_size=(24, 24))  # type: ignore[arg-type]
+        write_dataset(paths.raw(TASK, source), episodes, recording, image_size=(24, 24))
     store_demos(params, paths, TASK)
     figures = json.loads(paths.store_report(TASK, "expert").read_text())
     assert (figures["accepted"], figures["frames"], figures["successes"]) == (2, 24, 1)

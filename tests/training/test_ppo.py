@@ -102,7 +102,7 @@ def make_trainer(make_policy: Callable[..., GaussianPolicy]) -> Callable[..., PP
     def make(*, length: int = 1, frames: int = 1, **settings: object) -> PPOTrainer:
         values = Refinement.model_validate({**SETTINGS, **settings})
         env = Screen(values.episodes, length=length)
-        return PPOTrainer(values, make_policy(frames=frames), env, NoStarts(), seeds=[1, 2, 3])  # type: ignore[arg-type]
+        return PPOTrainer(values, make_policy(frames=frames), env, NoStarts(), seeds=[1, 2, 3])
 
     return make
 
@@ -212,7 +212,7 @@ def test_the_papers_bound_is_not_widened(make_policy):
         policy,
         Screen(6, length=1),
         NoStarts(),
-        seeds=[1, 2, 3],  # type: ignore[arg-type]
+        seeds=[1, 2, 3],
     )
     assert policy.log_std_range == (-3.0, -2.0)
 

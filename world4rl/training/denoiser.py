@@ -206,7 +206,7 @@ def unrolled_loss(denoiser: Denoiser, windows: Windows, noise: torch.Generator) 
         noisy = context._replace(frames=blurred)
         last = start == steps - 1
         target = denoiser.target(truth[:, now], _row(states, now), noisy)
-        noised, sigma = _noised(denoiser, target, s.sampler_start_share if last else 1.0, noise)
+        noised, sigma = _noised(denoiser, target, noise) if last else denoiser.sampler_start(target.shape, noise)
         with torch.autocast(truth.device.type, torch.bfloat16, enabled=s.bf16):
             output = denoiser(noised, sigma, noisy, level)
         loss = denoiser.loss(target, noised, sigma, output) / steps
@@ -219,11 +219,11 @@ def unrolled_loss(denoiser: Denoiser, windows: Windows, noise: torch.Generator) 
     return total
 
 
-def _noised(denoiser: Denoiser, target: Tensor, as_sampled: float, noise: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Canvases to denoise and their levels, a share `as_sampled` of the rows as the sampler starts."""
+def _noised(denoiser: Denoiser, target: Tensor, noise: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Canvases to denoise and their levels: random, but in `sampler_start_share` of the rows the sampler's start."""
     random, levels = denoiser.add_noise(target, noise)
     first, first_levels = denoiser.sampler_start(target.shape, noise)
-    rows = torch.rand(len(target), generator=noise, device=noise.device) < as_sampled
+    rows = torch.rand(len(target), generator=noise, device=noise.device) < denoiser.settings.sampler_start_share
     return torch.where(rows.reshape(-1, 1, 1, 1), first, random), torch.where(rows, first_levels, levels)
 
 
