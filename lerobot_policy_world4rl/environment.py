@@ -87,6 +87,8 @@ class World4RLMetaWorld(EnvConfig):
     Attributes:
         task: Any of Meta-World's fifty v3 tasks.
         camera: Also the name in `observation.images.<camera>`.
+        camera_target: Where the camera looks, x, y, z in metres; as Meta-World's model has it where there is none.
+        field_of_view: The camera's, in degrees; likewise.
         image_size: Pixels, square.
         action_repeat: Simulator steps an action is held for.
         episode_length: Actions an episode.
@@ -94,6 +96,8 @@ class World4RLMetaWorld(EnvConfig):
 
     task: str = "button-press-topdown-v3"
     camera: str = "corner2"
+    camera_target: list[float] | None = None
+    field_of_view: float | None = None
     image_size: int = 48
     action_repeat: int = 2
     episode_length: int = 50
@@ -104,6 +108,8 @@ class World4RLMetaWorld(EnvConfig):
         self.simulation = Simulation.model_validate(
             {
                 "camera": self.camera,
+                "camera_target": self.camera_target,
+                "field_of_view": self.field_of_view,
                 "image_size": self.image_size,
                 "action_repeat": self.action_repeat,
                 "episode_steps": self.episode_length,

@@ -71,6 +71,8 @@ def change(path: str, value: Any) -> dict[str, Any]:
         ("simulation.image_size", "48px", "simulation.image_size"),
         ("simulation.image_size", 4800, "less than or equal to 480"),
         ("simulation.camera", "corner9", "corner2"),
+        ("simulation.camera", "gripperPOV", "moves with the hand"),
+        ("simulation.field_of_view", 180.0, "less than or equal to 120"),
         ("rollouts.validation", 10, "less than or equal to 1"),
         ("behaviour_cloning.learning_rate", 3, "less than 1"),
         ("refinement.log_std_max", 0.5, "less than or equal to 0"),

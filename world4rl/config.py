@@ -34,10 +34,18 @@ class Simulation(Section):
     """Meta-World as collection, evaluation and world model share it."""
 
     camera: Literal["corner", "corner2", "corner3", "corner4", "topview", "behindGripper", "gripperPOV"] = "corner2"
+    camera_target: tuple[float, float, float] | None = None  # metres; where the camera looks (None: as shipped)
+    field_of_view: Annotated[float, Field(ge=1, le=120)] | None = None  # degrees, vertical (None: as shipped)
     image_size: Annotated[int, Field(ge=16, le=480)] = 48  # pixels, square
     action_repeat: Positive = 2  # simulator steps an action is held for; Meta-World runs at 80 Hz
     episode_steps: Positive = 50  # actions an episode; the paper's trajectory length
     workers: Positive = 2  # simulator processes
+
+    @model_validator(mode="after")
+    def _aimed(self) -> Self:
+        if self.camera_target is not None and self.camera in ("behindGripper", "gripperPOV"):
+            raise ValueError(f"simulation.camera_target: the camera {self.camera} moves with the hand, aim a fixed one")
+        return self
 
 
 class TaskParameters(Section):
@@ -93,6 +101,7 @@ class WorldModel(Section):
     residual: bool = True  # predict the change from the last frame; needed at small budgets (docs/method.md)
     task_conditioning: bool = False  # tell the model which task it imagines (the paper does not)
     predict_state: bool = False  # predict the proprioceptive state beside the frame
+    reference_frame: bool = False  # the episode's first frame is in the condition too: what the arm hid is not forgotten
     sigma_data: Annotated[float, Field(gt=0)] = 0.5  # DIAMOND
     sigma_offset_noise: Annotated[float, Field(ge=0)] = 0.3  # DIAMOND, small
     training_sigma_mean: float = -0.4  # of ln sigma (DIAMOND, small)

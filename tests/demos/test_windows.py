@@ -73,6 +73,8 @@ def assert_window(windows: Windows, position: int, episode: int, first: int) -> 
         assert bool(windows.valid[position, t]) == (row >= 0)
         assert windows.actions[position, t].tolist() == ([episode + 1, row + 1] if row >= 0 else [0, 0])
         assert bool(windows.success[position, t]) == (row >= 0 and row % 3 == 2)
+    assert windows.reference[position, 0].flatten().tolist() == [0] * 6
+    assert windows.reference[position, 1].flatten().tolist() == [episode] * 6
     assert bool(windows.success_episode[position]) == (episode % 2 == 0)
 
 

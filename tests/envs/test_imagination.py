@@ -48,6 +48,9 @@ def test_moments_are_the_window_samplers_windows(store, starts):
     assert torch.equal(moments.actions, windows.actions[:, :-1])
     assert torch.equal(moments.states, windows.states)
     assert torch.equal(moments.task, windows.task)
+    assert torch.equal(moments.reference, windows.reference)
+    assert (moments.reference[:, 0, 0, 0] == 0).all(), "row 0 of its own episode"
+    assert torch.equal(moments.reference[:, 1, 0, 0], moments.frames[:, -1, 1, 0, 0])
 
 
 def test_starts_are_every_episodes_first_row(starts):

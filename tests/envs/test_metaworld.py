@@ -123,7 +123,44 @@ def test_what_was_simulated_is_described():
     assert described["image_size"] == 24
     assert described["control_hz"] / described["action_repeat"] == 40
     assert described["camera_position"] == [0.75, 0.075, 0.7]
+    assert described["flipped"], "corner2 hangs upside down"
     assert "workers" not in described, "their number changes nothing"
+    aimed = describe_simulation(SMALL.model_copy(update={"camera_target": (0.0, 0.7, 0.1)}), TASK)
+    assert aimed["camera_target"] == [0.0, 0.7, 0.1]
+    assert not aimed["flipped"]
+
+
+def test_a_camera_stands_upright_and_looks_at_its_target():
+    import mujoco
+
+    from world4rl.envs.simulator import look_at
+
+    position, target = np.array([0.75, 0.075, 0.7]), np.array([0.0, 0.68, 0.13])
+    rotation = np.empty(9)
+    mujoco.mju_quat2Mat(rotation, look_at(position, target))
+    right, up, backwards = rotation.reshape(3, 3).T
+    assert np.allclose(backwards, (position - target) / np.linalg.norm(position - target))
+    assert right[2] == pytest.approx(0.0), "the horizon is level"
+    assert up[2] > 0
+    with pytest.raises(ConfigError, match="which way is up"):
+        look_at((0.0, 0.0, 1.0), (0.0, 0.0, 0.0))
+
+
+def test_a_field_of_view_cuts_out_the_middle():
+    """Half the picture's width at the same distance: the middle of the wide picture, pixel by pixel."""
+
+    def first_frame(degrees: float, pixels: int) -> np.ndarray:
+        update = {"camera_target": (0.0, 0.68, 0.13), "field_of_view": degrees, "image_size": pixels}
+        env = MetaWorldEnv(TASK, SMALL.model_copy(update=update))
+        frame = env.reset(seed=0)[0]["pixels"].astype(int)
+        env.close()
+        return frame
+
+    wide = 60.0
+    narrow = 2 * np.degrees(np.arctan(np.tan(np.radians(wide / 2)) / 2))
+    middle = first_frame(wide, 96)[24:72, 24:72]
+    assert np.abs(first_frame(narrow, 48) - middle).mean() < 1.0
+    assert np.abs(first_frame(wide, 48) - middle).mean() > 10.0
 
 
 def equal(one: Episode, other: Episode) -> bool:

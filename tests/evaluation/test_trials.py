@@ -203,7 +203,8 @@ class Grey:
     def run(self, levels: list[int], horizon: int, policy: Callable[[Tensor, Tensor], Tensor]) -> list[bool]:
         frames = torch.tensor(levels, dtype=torch.uint8).reshape(-1, 1, 1, 1, 1).expand(-1, 4, 3, SIZE, SIZE)
         count = len(levels)
-        start = Moment(frames, torch.zeros(count, 3, 4), torch.zeros(count, 4, 4), torch.zeros(count).long())
+        task = torch.zeros(count).long()
+        start = Moment(frames, torch.zeros(count, 3, 4), torch.zeros(count, 4, 4), task, frames[:, 0])
         model = Denoiser(architecture(), Shapes(SIZE, 4, 4, 1))
 
         class Policy:

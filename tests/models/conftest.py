@@ -39,6 +39,7 @@ def make_context() -> Callable[..., Context]:
         actions = torch.rand(batch, n, shapes.action_size, generator=random) * 2 - 1
         states = torch.randn(batch, n, shapes.state_size, generator=random) if denoiser.state_size else None
         task = torch.arange(batch) % shapes.tasks if denoiser.settings.task_conditioning else None
-        return Context(frames, actions, states, task)
+        reference = frames[:, 0].flip(-1) if denoiser.settings.reference_frame else None
+        return Context(frames, actions, states, task, reference)
 
     return make

@@ -165,9 +165,10 @@ def test_the_sampler_starts_from_its_first_level_and_its_share_of_noise(make_den
 
 
 def test_everything_that_the_condition_holds_changes_the_estimate(make_denoiser, make_context):
-    denoiser = make_denoiser(task_conditioning=True, predict_state=True)
+    denoiser = make_denoiser(task_conditioning=True, predict_state=True, reference_frame=True)
     context = make_context(denoiser)
     noised, sigma = torch.randn(3, 15, 8, 8), torch.full((3,), 0.5)
+    assert context.reference is not None
 
     def output(context=context, sigma=sigma, level=None):
         return denoiser(noised, sigma, context, level)
@@ -180,6 +181,7 @@ def test_everything_that_the_condition_holds_changes_the_estimate(make_denoiser,
             changed[:, step] *= -1
             assert not torch.allclose(output(context._replace(**{name: changed})), base), (name, step)
     assert not torch.allclose(output(context._replace(task=1 - context.task % 2)), base)
+    assert not torch.allclose(output(context._replace(reference=-context.reference)), base)
     assert not torch.allclose(output(sigma=2 * sigma), base)
     assert not torch.allclose(output(level=torch.full((3,), 0.5)), base)
     assert torch.equal(output(level=torch.zeros(3)), base), "no level means no noise"

@@ -55,6 +55,7 @@ def windows(length: int, batch: int = 2) -> Windows:
         valid=torch.ones(batch, length, dtype=torch.bool),
         task=torch.zeros(batch, dtype=torch.long),
         success_episode=torch.zeros(batch, dtype=torch.bool),
+        reference=torch.randint(0, 256, (batch, 3, 16, 16), dtype=torch.uint8, generator=random),
     )
 
 
@@ -174,6 +175,20 @@ def test_the_task_is_told_only_on_request(small_world_model: Settings, monkeypat
         spy = Spy(model, monkeypatch)
         unrolled_loss(model, windows(3), generator())
         assert (spy.calls[0][2].task is not None) == told
+
+
+def test_the_episodes_first_frame_is_shown_without_noise_and_on_request_only(
+    small_world_model: Settings, monkeypatch: pytest.MonkeyPatch
+):
+    data = windows(4)
+    for shown in (False, True):
+        model = denoiser(small_world_model(autoregressive_steps=2, reference_frame=shown, history_noise=0.4))
+        spy = Spy(model, monkeypatch)
+        unrolled_loss(model, data, generator())
+        references = [context.reference for _, _, context, *_ in spy.calls]
+        assert len(references) == 2
+        for reference in references:
+            assert torch.equal(reference, to_unit(data.reference)) if shown else reference is None
 
 
 def test_the_average_moves_by_one_minus_the_decay():

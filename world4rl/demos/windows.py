@@ -28,6 +28,7 @@ class Windows:
             actions are zero and success is False.
         task: int64 (B,), indices into the sampler's `tasks`.
         success_episode: bool (B,), whether the episode as a whole is a success.
+        reference: uint8 (B, 3, H, W), the first frame of the episode.
     """
 
     frames: torch.Tensor
@@ -37,6 +38,7 @@ class Windows:
     valid: torch.Tensor
     task: torch.Tensor
     success_episode: torch.Tensor
+    reference: torch.Tensor
 
 
 class WindowSampler:
@@ -120,8 +122,11 @@ class WindowSampler:
         valid = places >= begin[:, None]
         places = np.maximum(places, begin[:, None])
 
-        parts = [self._gather(source, places[episodes[:, 0] == n]) for n, source in enumerate(self._sources)]
-        frames, actions, states, success = (_merge(column, episodes[:, 0]) for column in zip(*parts, strict=True))
+        own = [episodes[:, 0] == n for n in range(len(self._sources))]
+        parts = [self._gather(s, places[rows], begin[rows]) for s, rows in zip(self._sources, own, strict=True)]
+        frames, actions, states, success, reference = (
+            _merge(column, episodes[:, 0]) for column in zip(*parts, strict=True)
+        )
         return Windows(
             frames=torch.from_numpy(frames),
             actions=torch.from_numpy(actions * valid[..., None]),
@@ -130,11 +135,13 @@ class WindowSampler:
             valid=torch.from_numpy(valid),
             task=torch.from_numpy(episodes[:, 3].copy()),
             success_episode=torch.from_numpy(episodes[:, 4] == 1),
+            reference=torch.from_numpy(reference),
         )
 
     @staticmethod
-    def _gather(source: _Source, places: np.ndarray) -> tuple[np.ndarray, ...]:
-        return source.frames(places), source.actions[places], source.states[places], source.success[places]
+    def _gather(source: _Source, places: np.ndarray, begin: np.ndarray) -> tuple[np.ndarray, ...]:
+        columns = source.actions[places], source.states[places], source.success[places]
+        return source.frames(places), *columns, source.frames(begin[:, None])[:, 0]
 
 
 def _merge(parts: Sequence[np.ndarray], sources: np.ndarray) -> np.ndarray:

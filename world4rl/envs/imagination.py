@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -22,12 +22,14 @@ class Moment:
         actions: float32 (B, n - 1, A), the action taken at each frame but the last.
         states: float32 (B, n, S); S is 0 where the data has none.
         task: int64 (B,).
+        reference: uint8 (B, 3, H, W), the first frame of the real episode that each began in.
     """
 
     frames: Tensor
     actions: Tensor
     states: Tensor
     task: Tensor
+    reference: Tensor
 
     def replace(self, rows: Tensor, other: Moment) -> None:
         """Puts `other`, which has as many rows as `rows` (bool (B,)) selects, in their place."""
@@ -51,11 +53,13 @@ def advance(denoiser: Denoiser, moment: Moment, actions: Tensor, noise: torch.Ge
         actions=taken,
         states=moment.states if denoiser.state_size else None,
         task=moment.task if s.task_conditioning else None,
+        reference=to_unit(moment.reference) if s.reference_frame else None,
     )
     with torch.autocast(taken.device.type, torch.bfloat16, enabled=s.bf16):
         frame, state = sample(denoiser, context, noise)
     states = moment.states if state is None else torch.cat((moment.states[:, 1:], state.unsqueeze(1)), dim=1)
-    return Moment(torch.cat((moment.frames[:, 1:], frame.unsqueeze(1)), dim=1), taken[:, 1:], states, moment.task)
+    frames = torch.cat((moment.frames[:, 1:], frame.unsqueeze(1)), dim=1)
+    return replace(moment, frames=frames, actions=taken[:, 1:], states=states)
 
 
 class StartStates:
@@ -123,15 +127,20 @@ class StartStates:
 
     def take(self, places: np.ndarray) -> Moment:
         """The moments at (episode, row) pairs, int64 (B, 2)."""
-        frames, actions, states, task = [], [], [], []
+        frames, actions, states = [], [], []
         for episode, row in places:
             rows = torch.arange(int(row) - self.history + 1, int(row) + 1)
             real = rows.clamp(min=0)
             frames.append(self._frames[episode][real])
             actions.append(self._actions[episode][real[:-1]] * (rows[:-1] >= 0).unsqueeze(1))
             states.append(self._states[episode][real])
-            task.append(self._task[episode])
-        return Moment(torch.stack(frames), torch.stack(actions), torch.stack(states), torch.tensor(task))
+        return Moment(
+            torch.stack(frames),
+            torch.stack(actions),
+            torch.stack(states),
+            torch.tensor([self._task[episode] for episode, _ in places]),
+            torch.stack([self._frames[episode][0] for episode, _ in places]),
+        )
 
     def returns(self, discount: float) -> tuple[Tensor, Tensor, Tensor]:
         """What every real moment was worth: frames uint8 (N, 3, H, W), states (N, S), discounted return (N,).

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 
 from world4rl.config import Simulation
+from world4rl.errors import ConfigError
 
 if "MUJOCO_GL" not in os.environ:
     from world4rl.machine import rendering_backend
@@ -44,14 +46,20 @@ class Simulator:
     def __init__(self, task: str, simulation: Simulation) -> None:
         self._env = _random_goal_env(task)
         self._camera = simulation.camera
+        self._flip = stands_on_its_head(simulation)
         self._repeat = simulation.action_repeat
         model = self._env.model
         model.vis.quality.offsamples = RENDERING["offsamples"]
         model.vis.quality.shadowsize = RENDERING["shadowsize"]
         model.light_castshadow[:] = RENDERING["light_castshadow"]
         model.mat_reflectance[:] = RENDERING["mat_reflectance"]
+        camera = mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_CAMERA, self._camera)
         if self._camera == "corner2":
-            model.cam_pos[mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_CAMERA, self._camera)] = CORNER2_POSITION
+            model.cam_pos[camera] = CORNER2_POSITION
+        if simulation.camera_target is not None:
+            model.cam_quat[camera] = look_at(model.cam_pos[camera], simulation.camera_target)
+        if simulation.field_of_view is not None:
+            model.cam_fovy[camera] = simulation.field_of_view
         self._renderer = mujoco.Renderer(model, height=simulation.image_size, width=simulation.image_size)
         self._expert = scripted_expert(task)
 
@@ -82,8 +90,7 @@ class Simulator:
         """The camera's image, uint8 (H, W, 3)."""
         self._renderer.update_scene(self._env.data, camera=self._camera)
         frame = self._renderer.render()
-        # MuJoCo's image of corner2 stands on its head in Meta-World's model.
-        return np.ascontiguousarray(frame[::-1, ::-1] if self._camera == "corner2" else frame)
+        return np.ascontiguousarray(frame[::-1, ::-1] if self._flip else frame)
 
     def expert_action(self, vector: np.ndarray) -> np.ndarray:
         """What the scripted expert does in this state, clipped to [-1, 1]: float32 (4,)."""
@@ -95,6 +102,33 @@ class Simulator:
         """Frees the renderer's GL context."""
         self._renderer.close()
         self._env.close()
+
+
+def stands_on_its_head(simulation: Simulation) -> bool:
+    """Whether MuJoCo's image must be turned: corner2 hangs upside down in Meta-World's model unless it is aimed."""
+    return simulation.camera == "corner2" and simulation.camera_target is None
+
+
+def look_at(position: Sequence[float], target: Sequence[float]) -> np.ndarray:
+    """Orientation of an upright camera at `position` that looks at `target` (both in metres): quaternion (w, x, y, z).
+
+    A MuJoCo camera looks along its own -z, with x to the right and y up.
+
+    Raises:
+        ConfigError: the target lies straight above or below the camera, or in it: no direction is up there.
+    """
+    backwards = np.asarray(position, float) - np.asarray(target, float)
+    right = np.cross((0.0, 0.0, 1.0), backwards)
+    if np.linalg.norm(right) < 1e-9:
+        raise ConfigError(
+            f"a camera at {tuple(position)} cannot look at {tuple(target)}: which way is up is not defined",
+            remedy="move simulation.camera_target to the side",
+        )
+    up = np.cross(backwards, right)
+    rotation = np.stack([axis / np.linalg.norm(axis) for axis in (right, up, backwards)], axis=1)
+    quaternion = np.empty(4)
+    mujoco.mju_mat2Quat(quaternion, rotation.ravel())
+    return quaternion
 
 
 def _random_goal_env(task: str) -> Any:
@@ -122,6 +156,6 @@ def describe_simulation(simulation: Simulation, task: str) -> dict[str, Any]:
         "backend": os.environ["MUJOCO_GL"],
         "rendering": RENDERING,
         "camera_position": list(CORNER2_POSITION) if simulation.camera == "corner2" else None,
-        "flipped": simulation.camera == "corner2",
+        "flipped": stands_on_its_head(simulation),
         "versions": {"mujoco": mujoco.__version__, "metaworld": version("metaworld")},
     }

@@ -166,6 +166,7 @@ def first_moment(episodes: Sequence[Episode], history: int, task: int) -> Moment
         torch.zeros(len(episodes), history - 1, episodes[0].actions.shape[1]),
         states.unsqueeze(1).repeat(1, history, 1),
         torch.full((len(episodes),), task),
+        frames,
     )
 
 

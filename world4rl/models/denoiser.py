@@ -30,12 +30,14 @@ class Context(NamedTuple):
         actions: (B, n, A); the last one is the action whose outcome is predicted.
         states: (B, n, S), or None where the model predicts no state.
         task: (B,) int64, or None where the model is not told the task.
+        reference: (B, 3, H, W) in [-1, 1], the episode's first frame, or None where the model is not shown it.
     """
 
     frames: Tensor
     actions: Tensor
     states: Tensor | None = None
     task: Tensor | None = None
+    reference: Tensor | None = None
 
 
 class Shapes(NamedTuple):
@@ -74,12 +76,13 @@ class Denoiser(nn.Module):
         self.settings = settings
         self.shapes = shapes
         self.state_size = shapes.state_size if settings.predict_state else 0
-        self.canvas = 3 * settings.fold**2 + self.state_size
+        pixels = 3 * settings.fold**2
+        self.canvas = pixels + self.state_size
         width = settings.conditioning_width
         levels = settings.attention_levels
         self.unet = UNet2DModel(
             sample_size=shapes.image_size // settings.fold,
-            in_channels=self.canvas * (settings.history + 1),
+            in_channels=self.canvas * (settings.history + 1) + pixels * settings.reference_frame,
             out_channels=self.canvas,
             layers_per_block=settings.blocks_per_level,
             block_out_channels=settings.channels,
@@ -146,8 +149,11 @@ class Denoiser(nn.Module):
             (B, C, h, w); `denoise` turns it into a clean canvas.
         """
         c = coefficients(sigma, self.settings.sigma_data, self.settings.sigma_offset_noise)
-        past = self.fold(context.frames, context.states).flatten(1, 2)
-        canvas = torch.cat((_column(c.input) * noised, past / FRAME_STD), dim=1)
+        seen = [self.fold(context.frames, context.states).flatten(1, 2)]
+        if self.settings.reference_frame:
+            assert context.reference is not None
+            seen.append(F.pixel_unshuffle(context.reference, self.settings.fold))
+        canvas = torch.cat((_column(c.input) * noised, *(frames / FRAME_STD for frames in seen)), dim=1)
         # diffusers' sinusoids expect times up to about 1000; c_noise lies in about [-1.6, 0.8].
         time = (c.noise + 2.0) * 300.0
         return self.unet(canvas, time, class_labels=self._condition(context, history_level)).sample

@@ -191,6 +191,7 @@ def unrolled_loss(denoiser: Denoiser, windows: Windows, noise: torch.Generator) 
     s = denoiser.settings
     truth = to_unit(windows.frames)
     states = windows.states if denoiser.state_size else None
+    reference = to_unit(windows.reference) if s.reference_frame else None
     seen, seen_states = truth, states
     total = 0.0
     steps = truth.shape[1] - s.history
@@ -198,7 +199,7 @@ def unrolled_loss(denoiser: Denoiser, windows: Windows, noise: torch.Generator) 
         now = start + s.history
         task = windows.task if s.task_conditioning else None
         past = slice(start, now)
-        context = Context(seen[:, past], windows.actions[:, past], _rows(seen_states, past), task)
+        context = Context(seen[:, past], windows.actions[:, past], _rows(seen_states, past), task, reference)
         level = s.history_noise * torch.rand(len(seen), generator=noise, device=noise.device)
         blurred = context.frames + level.reshape(-1, 1, 1, 1, 1) * torch.randn(
             context.frames.shape, generator=noise, device=noise.device
