@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
 from world4rl.config import Classifier
 from world4rl.demos.store import EpisodeStore
 from world4rl.errors import DataError
-from world4rl.training.classifier import ClassifierTrainer, Footage, footage, probabilities, tune_threshold
+from world4rl.models.denoiser import Denoiser, Shapes
+from world4rl.models.folder import LoadedWorldModel
+from world4rl.training.classifier import ClassifierTrainer, Footage, Judged, footage, judge, replayed, tune_threshold
 from world4rl.training.loop import run
 
+BUTTON, FAUCET = "button-press-topdown-v3", "faucet-open-v3"
 SETTINGS = {
     "backbone": "small-cnn",
     "pretrained": False,
@@ -28,7 +32,7 @@ def noise(seed: int, episodes: int = 8, steps: int = 6, bright: int = 255) -> Fo
     success = torch.zeros(episodes, steps, dtype=torch.bool)
     success[::2, steps // 2 :] = True
     frames[..., 4:10, 4:10][success] = bright
-    return Footage(frames, success)
+    return Footage(frames, success, (BUTTON,) * episodes)
 
 
 def trainer(**settings: object) -> ClassifierTrainer:
@@ -42,9 +46,9 @@ def test_it_learns_to_see_successes_in_real_and_generated_frames():
         learner.advance()
     model = learner.model.eval()
     for unseen in (noise(2), noise(3, bright=150)):
-        chance = probabilities(model, unseen, torch.device("cpu"))
-        assert chance.shape == unseen.success.shape
-        assert chance[unseen.success].min() > chance[~unseen.success].max()
+        judged = judge(model, unseen, torch.device("cpu"))
+        assert judged.chance.shape == unseen.success.shape
+        assert judged.chance[unseen.success].min() > judged.chance[~unseen.success].max()
 
 
 def test_a_batch_mixes_the_two_as_asked(monkeypatch):
@@ -77,25 +81,26 @@ def test_goes_on_where_it_was_interrupted(tmp_path, monkeypatch):
     assert later.curve == whole.curve
 
 
+def judged(chance: list[list[float]], success: list[list[int]], task: str = BUTTON) -> Judged:
+    return Judged(torch.tensor(chance), torch.tensor(success, dtype=torch.bool), (task,) * len(chance))
+
+
 def test_the_threshold_is_precise_on_real_frames_and_right_about_generated_episodes():
-    real = torch.tensor([[0.0, 0.4, 0.95], [0.0, 0.5, 0.3]])
-    real_success = torch.tensor([[False, True, True], [False, False, False]])
-    generated = torch.tensor([[0.0, 0.2, 0.7], [0.0, 0.1, 0.2]])
-    generated_success = torch.tensor([[False, False, True], [False, False, False]])
+    real = judged([[0.0, 0.4, 0.95], [0.0, 0.5, 0.3]], [[0, 1, 1], [0, 0, 0]])
+    generated = judged([[0.0, 0.2, 0.7], [0.0, 0.1, 0.2]], [[0, 0, 1], [0, 0, 0]])
     # Precision 0.9 needs more than 0.5; to see the generated success it may be at most 0.7: the middle of both.
-    threshold = tune_threshold(real, real_success, generated, generated_success, 0.9)
+    threshold = tune_threshold(real, generated, 0.9)
     assert 0.5 < threshold <= 0.7
     assert threshold == pytest.approx(0.6, abs=0.021)
     # With no demand on precision any threshold does that tells the generated episodes apart.
-    free = tune_threshold(real, real_success, generated, generated_success, 0.0)
+    free = tune_threshold(real, generated, 0.0)
     assert 0.2 < free <= 0.7
     assert free == pytest.approx(0.46, abs=0.021)
 
 
 def test_precision_that_cannot_be_had_gives_the_most_precise_threshold():
-    real = torch.tensor([[0.99, 0.99], [0.99, 0.2]])
-    success = torch.tensor([[True, False], [False, False]])
-    threshold = tune_threshold(real, success, real, success, 0.9)
+    real = judged([[0.99, 0.99], [0.99, 0.2]], [[1, 0], [0, 0]])
+    threshold = tune_threshold(real, real, 0.9)
     assert 0.2 < threshold < 0.99
 
 
@@ -108,3 +113,34 @@ def test_footage_is_the_splits_episodes_of_the_greatest_length(write_store, tmp_
     assert real.success.sum(1).tolist() == [2, 0]
     with pytest.raises(DataError, match=r"rollouts\.validation"):
         footage([store], "validation")
+
+
+@pytest.fixture
+def two_stores(write_store, tmp_path) -> list[EpisodeStore]:
+    """Five training episodes a task; two of the first task show a success, from row 5 on, none of the second does."""
+    for task, first in ((BUTTON, 5), (FAUCET, None)):
+        write_store(
+            tmp_path / task,
+            task=task,
+            splits=("test", *("train",) * 5),
+            lengths=(8,) * 6,
+            success_from=(None, None, first, None, first, None),
+        )
+    return [EpisodeStore.open(tmp_path / task) for task in (BUTTON, FAUCET)]
+
+
+def test_footage_knows_each_episodes_task(write_store, tmp_path, two_stores):
+    assert footage(two_stores, "train").tasks == (BUTTON,) * 5 + (FAUCET,) * 5
+    # A task whose episodes are shorter than another's drops out, with its name.
+    write_store(tmp_path / "long", task="soccer-v3", splits=("train",), lengths=(9,), success_from=(4,))
+    assert footage([*two_stores, EpisodeStore.open(tmp_path / "long")], "train").tasks == ("soccer-v3",)
+
+
+def test_replayed_footage_knows_each_episodes_task(two_stores, small_world_model, monkeypatch):
+    monkeypatch.setattr("world4rl.training.classifier.REPLAY_BATCH", 2)  # several parts a store
+    world = LoadedWorldModel(Denoiser(small_world_model(), Shapes(16, 2, 3, 2)).eval(), (BUTTON, FAUCET))
+    made = replayed(two_stores, "train", world, torch.Generator().manual_seed(0), np.random.default_rng(0), 4)
+    assert made.frames.shape == (8, 8, 3, 16, 16)
+    assert made.tasks == (BUTTON,) * 4 + (FAUCET,) * 4
+    assert made.success[:4].any()
+    assert not made.success[4:].any()
