@@ -173,6 +173,12 @@ def test_the_page_shows_data_stages_and_versions(finished_run: Builder) -> None:
     assert "seed 0" in text
 
 
+def test_the_page_shows_every_tasks_threshold(finished_run: Builder) -> None:
+    params, paths = finished_run(GOOD)
+    write_report(params, paths)
+    assert "threshold 0.62 for button press topdown, 0.34 for faucet open" in read(paths).text
+
+
 def test_the_same_inputs_give_the_same_bytes(finished_run: Builder, monkeypatch: pytest.MonkeyPatch) -> None:
     params, paths = finished_run(GOOD)
     write_report(params, paths)

@@ -11,7 +11,17 @@ from world4rl.demos.store import EpisodeStore
 from world4rl.errors import DataError
 from world4rl.models.denoiser import Denoiser, Shapes
 from world4rl.models.folder import LoadedWorldModel
-from world4rl.training.classifier import ClassifierTrainer, Footage, Judged, footage, judge, replayed, tune_threshold
+from world4rl.training.classifier import (
+    ClassifierTrainer,
+    Footage,
+    Judged,
+    detection,
+    footage,
+    judge,
+    replayed,
+    tune_threshold,
+    tune_thresholds,
+)
 from world4rl.training.loop import run
 
 BUTTON, FAUCET = "button-press-topdown-v3", "faucet-open-v3"
@@ -102,6 +112,56 @@ def test_precision_that_cannot_be_had_gives_the_most_precise_threshold():
     real = judged([[0.99, 0.99], [0.99, 0.2]], [[1, 0], [0, 0]])
     threshold = tune_threshold(real, real, 0.9)
     assert 0.2 < threshold < 0.99
+
+
+def together(*parts: Judged) -> Judged:
+    return Judged(
+        torch.cat([part.chance for part in parts]),
+        torch.cat([part.success for part in parts]),
+        sum((part.tasks for part in parts), ()),
+    )
+
+
+def test_each_task_has_the_threshold_that_suits_its_own_episodes():
+    """Successes of one task look like failures of the other: no threshold suits both."""
+    sure = judged([[0.0, 0.4, 0.9], [0.0, 0.5, 0.4]], [[0, 0, 1], [0, 0, 0]], BUTTON)
+    shy = judged([[0.0, 0.1, 0.4], [0.0, 0.1, 0.1]], [[0, 0, 1], [0, 0, 0]], FAUCET)
+    both = together(sure, shy)
+    thresholds = tune_thresholds(both, both, (BUTTON, FAUCET), 0.9)
+    assert 0.5 < thresholds[BUTTON] <= 0.9
+    assert 0.1 < thresholds[FAUCET] <= 0.4
+    assert thresholds == {BUTTON: tune_threshold(sure, sure, 0.9), FAUCET: tune_threshold(shy, shy, 0.9)}
+    assert tune_threshold(both, both, 0.9) > 0.5, "with one threshold the second task would never succeed"
+    # The other task's episodes, in any order, change nothing.
+    assert tune_thresholds(together(shy, sure), both, (FAUCET, BUTTON), 0.9) == thresholds
+
+
+@pytest.mark.parametrize("others", ["fail", "are not there"])
+def test_a_task_without_successes_has_the_threshold_of_all_tasks_and_says_so(monkeypatch, others):
+    said: list[str] = []
+    monkeypatch.setattr("world4rl.progress.log", said.append)
+    sure = judged([[0.0, 0.4, 0.9], [0.0, 0.5, 0.4]], [[0, 0, 1], [0, 0, 0]], BUTTON)
+    failed = judged([[0.0, 0.8, 0.6]], [[0, 0, 0]], FAUCET)
+    both = together(sure, failed) if others == "fail" else sure
+    thresholds = tune_thresholds(both, both, (BUTTON, FAUCET), 0.9)
+    assert thresholds == {BUTTON: tune_threshold(sure, sure, 0.9), FAUCET: tune_threshold(both, both, 0.9)}
+    (message,) = said
+    assert FAUCET in message
+    assert str(thresholds[FAUCET]) in message
+    if others == "fail":
+        assert thresholds[FAUCET] > 0.8 > thresholds[BUTTON]
+
+
+def test_precision_and_recall_are_those_at_each_tasks_threshold():
+    button = judged([[0.2, 0.6, 0.9]], [[0, 0, 1]], BUTTON)
+    both = together(button, judged([[0.1, 0.3, 0.4]], [[0, 1, 1]], FAUCET))
+    found = detection(both, {BUTTON: 0.5, FAUCET: 0.35})
+    assert found["precision"] == pytest.approx(2 / 3)  # 0.6, 0.9 and 0.4 are taken for successes, 0.6 wrongly
+    assert found["recall"] == pytest.approx(2 / 3)
+    assert detection(both, {BUTTON: 0.7, FAUCET: 0.25})["precision"] == 1
+    assert detection(both, {BUTTON: 0.95, FAUCET: 0.95})["precision"] is None
+    assert detection(both, {BUTTON: 0.95, FAUCET: 0.95})["recall"] == 0
+    assert found["ece"] == detection(both, {BUTTON: 0.7, FAUCET: 0.25})["ece"], "no threshold takes part in it"
 
 
 def test_footage_is_the_splits_episodes_of_the_greatest_length(write_store, tmp_path):

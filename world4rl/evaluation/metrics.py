@@ -131,7 +131,7 @@ class Detection(Metrics):
 class ClassifierMetrics(Detection, Timed):
     """`reports/success_classifier.json`: on held-out policy rollouts, and on generated frames."""
 
-    threshold: Rate
+    thresholds: Annotated[dict[str, Rate], Field(min_length=1)]
     generated: Detection
     reliability: tuple[Bin, ...]
     backbone: str

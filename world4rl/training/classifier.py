@@ -6,6 +6,7 @@ successes, so training episodes are replayed inside the frozen world model and l
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -72,9 +73,14 @@ class Judged:
     success: Tensor
     tasks: tuple[str, ...]
 
+    def of(self, task: str) -> Judged:
+        """The episodes of one task."""
+        rows = torch.tensor([own == task for own in self.tasks], dtype=torch.bool)
+        return Judged(self.chance[rows], self.success[rows], (task,) * int(rows.sum()))
+
 
 def train(params: Params, paths: Paths) -> None:
-    """Trains the classifier, tunes its threshold, and writes it with its metrics and learning curve.
+    """Trains the classifier, tunes its thresholds, and writes it with its metrics and learning curve.
 
     Raises:
         DataError: the world model or a store is missing or damaged, or the saved training state is.
@@ -108,9 +114,10 @@ def train(params: Params, paths: Paths) -> None:
         },
     )
     model = trainer.model.eval()
-    model.threshold = tune_threshold(
+    model.thresholds = tune_thresholds(
         judge(model, real["validation"], device),
         judge(model, generated["validation"], device),
+        params.tasks,
         settings.minimum_precision,
     )
     save_classifier(model, paths.classifier)
@@ -118,16 +125,16 @@ def train(params: Params, paths: Paths) -> None:
         "seconds": round(seconds, 3),
         "backbone": settings.backbone,
         "pretrained": trainer.pretrained,
-        "threshold": model.threshold,
+        "thresholds": model.thresholds,
         "steps": trainer.step,
-        **_detection(judge(model, real["test"], device), model.threshold),
-        "generated": _detection(judge(model, generated["test"], device), model.threshold),
+        **detection(judge(model, real["test"], device), model.thresholds),
+        "generated": detection(judge(model, generated["test"], device), model.thresholds),
     }
     metrics["generated"].pop("reliability")
     write_text(paths.classifier_curve, curve_csv(("step", "loss"), trainer.curve))
     write_json(paths.classifier_metrics, metrics)
     clear_state(folder)
-    progress.metrics({name: value for name, value in metrics.items() if name != "reliability"})
+    progress.metrics(_headline(metrics))
 
 
 def footage(stores: list[EpisodeStore], split: str) -> Footage:
@@ -276,6 +283,26 @@ def judge(model: SuccessClassifier, footage: Footage, device: torch.device) -> J
     return Judged(chance, footage.success, footage.tasks)
 
 
+def tune_thresholds(
+    real: Judged, generated: Judged, tasks: Sequence[str], minimum_precision: float
+) -> dict[str, float]:
+    """Every task's threshold, from its own validation episodes; see `tune_threshold`.
+
+    A task with no success among them, which could not show when it is recognised, gets the threshold that suits the
+    episodes of all tasks.
+    """
+    shared = tune_threshold(real, generated, minimum_precision)
+    thresholds = {}
+    for task in tasks:
+        own = real.of(task), generated.of(task)
+        if all(part.success.any() for part in own):
+            thresholds[task] = tune_threshold(*own, minimum_precision)
+        else:
+            progress.log(f"{task}: no validation episode shows a success; its threshold is that of all tasks, {shared}")
+            thresholds[task] = shared
+    return thresholds
+
+
 def tune_threshold(real: Judged, generated: Judged, minimum_precision: float) -> float:
     """The threshold that refinement's reward will use, from validation episodes.
 
@@ -310,9 +337,10 @@ def _balanced_verdict(seen: Tensor, success: Tensor) -> float:
     return float(np.mean(shares))
 
 
-def _detection(judged: Judged, threshold: float) -> dict[str, Any]:
-    """Precision, recall and calibration on all frames."""
-    seen, success = judged.chance >= threshold, judged.success
+def detection(judged: Judged, thresholds: Mapping[str, float]) -> dict[str, Any]:
+    """Precision, recall and calibration on all frames, each judged by its own task's threshold."""
+    own = torch.tensor([thresholds[task] for task in judged.tasks]).unsqueeze(1)
+    seen, success = judged.chance >= own, judged.success
     hits, found, present = int((seen & success).sum()), int(seen.sum()), int(success.sum())
     fit = calibration(judged.chance.flatten().double().numpy(), success.flatten().numpy())
     return {
@@ -321,3 +349,10 @@ def _detection(judged: Judged, threshold: float) -> dict[str, Any]:
         "ece": fit.ece,
         "reliability": fit.bins_as_json(),
     }
+
+
+def _headline(metrics: dict[str, Any]) -> dict[str, Any]:
+    """The figures that matter, flat."""
+    figures = {name: value for name, value in metrics.items() if not isinstance(value, (dict, list))}
+    figures |= {f"{name} on generated frames": metrics["generated"][name] for name in ("precision", "recall", "ece")}
+    return figures | {f"threshold of {task}": value for task, value in metrics["thresholds"].items()}
