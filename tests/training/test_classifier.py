@@ -6,11 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from world4rl.config import Classifier
+from world4rl.config import Classifier, load_profile
 from world4rl.demos.store import EpisodeStore
 from world4rl.errors import DataError
+from world4rl.evaluation.metrics import ClassifierMetrics, read_metrics
 from world4rl.models.denoiser import Denoiser, Shapes
-from world4rl.models.folder import LoadedWorldModel
+from world4rl.models.folder import LoadedWorldModel, load_classifier, save_denoiser
+from world4rl.paths import Paths
+from world4rl.runner import visible_params
+from world4rl.stages import STAGES
 from world4rl.training.classifier import (
     ClassifierTrainer,
     Footage,
@@ -18,7 +22,9 @@ from world4rl.training.classifier import (
     detection,
     footage,
     judge,
+    recognition,
     replayed,
+    train,
     tune_threshold,
     tune_thresholds,
 )
@@ -153,15 +159,18 @@ def test_a_task_without_successes_has_the_threshold_of_all_tasks_and_says_so(mon
 
 
 def test_precision_and_recall_are_those_at_each_tasks_threshold():
-    button = judged([[0.2, 0.6, 0.9]], [[0, 0, 1]], BUTTON)
+    button = judged([[0.4, 0.6, 0.9]], [[0, 0, 1]], BUTTON)
     both = together(button, judged([[0.1, 0.3, 0.4]], [[0, 1, 1]], FAUCET))
-    found = detection(both, {BUTTON: 0.5, FAUCET: 0.35})
-    assert found["precision"] == pytest.approx(2 / 3)  # 0.6, 0.9 and 0.4 are taken for successes, 0.6 wrongly
-    assert found["recall"] == pytest.approx(2 / 3)
-    assert detection(both, {BUTTON: 0.7, FAUCET: 0.25})["precision"] == 1
-    assert detection(both, {BUTTON: 0.95, FAUCET: 0.95})["precision"] is None
-    assert detection(both, {BUTTON: 0.95, FAUCET: 0.95})["recall"] == 0
-    assert found["ece"] == detection(both, {BUTTON: 0.7, FAUCET: 0.25})["ece"], "no threshold takes part in it"
+    thresholds = {BUTTON: 0.5, FAUCET: 0.35}
+    # 0.6, 0.9 and the second 0.4 are taken for successes, 0.6 wrongly; 0.3 is missed.
+    assert recognition(both, thresholds) == {"precision": pytest.approx(2 / 3), "recall": pytest.approx(2 / 3)}
+    assert recognition(both.of(BUTTON), thresholds) == {"precision": 0.5, "recall": 1.0}
+    assert recognition(both.of(FAUCET), thresholds) == {"precision": 1.0, "recall": 0.5}
+    assert recognition(button, {BUTTON: 0.95}) == {"precision": None, "recall": 0.0}
+    assert recognition(both.of("soccer-v3"), thresholds) == {"precision": None, "recall": None}
+    found, strict = detection(both, thresholds), detection(both, {BUTTON: 0.95, FAUCET: 0.95})
+    assert found["recall"] != strict["recall"]
+    assert found["ece"] == strict["ece"], "no threshold takes part in it"
 
 
 def test_footage_is_the_splits_episodes_of_the_greatest_length(write_store, tmp_path):
@@ -187,6 +196,40 @@ def two_stores(write_store, tmp_path) -> list[EpisodeStore]:
             success_from=(None, None, first, None, first, None),
         )
     return [EpisodeStore.open(tmp_path / task) for task in (BUTTON, FAUCET)]
+
+
+def test_the_stage_writes_every_tasks_threshold_and_figures(write_store, small_world_model, tmp_path, monkeypatch):
+    paths = Paths(tmp_path)
+    for task, first in ((BUTTON, 3), (FAUCET, None)):
+        for number, source in enumerate(("expert", "policy", "random")):
+            write_store(
+                paths.store(task, source),
+                task=task,
+                source=source,
+                splits=("train", "validation", "test", "test"),
+                lengths=(8,) * 4,
+                success_from=(first, first, first, None),
+                seed=number,
+            )
+    save_denoiser(Denoiser(small_world_model(), Shapes(16, 2, 3, 2)), paths.world_model, (BUTTON, FAUCET))
+    said: list[str] = []
+    monkeypatch.setattr("world4rl.progress.log", said.append)
+    values = load_profile("ci").model_copy(
+        update={"tasks": (BUTTON, FAUCET), "classifier": Classifier.model_validate(SETTINGS), "device": "cpu"}
+    )
+    train(visible_params(values, STAGES["train-classifier"]), paths)
+
+    found = read_metrics(paths.classifier_metrics, ClassifierMetrics, "train-classifier")
+    assert load_classifier(paths.classifier).thresholds == found.thresholds
+    assert set(found.thresholds) == set(found.tasks) == {BUTTON, FAUCET}
+    assert [message for message in said if FAUCET in message and "no validation episode" in message]
+    assert not [message for message in said if BUTTON in message]
+    # One task alone has successes to be noticed.
+    assert found.tasks[BUTTON].recall == found.recall
+    assert found.tasks[BUTTON].generated.recall == found.generated.recall
+    assert found.recall is not None
+    assert found.tasks[FAUCET].recall is None
+    assert found.tasks[FAUCET].precision in (0.0, None)
 
 
 def test_footage_knows_each_episodes_task(write_store, tmp_path, two_stores):

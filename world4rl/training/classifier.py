@@ -121,14 +121,22 @@ def train(params: Params, paths: Paths) -> None:
         settings.minimum_precision,
     )
     save_classifier(model, paths.classifier)
+    tested, imagined = (judge(model, frames["test"], device) for frames in (real, generated))
     metrics: dict[str, Any] = {
         "seconds": round(seconds, 3),
         "backbone": settings.backbone,
         "pretrained": trainer.pretrained,
         "thresholds": model.thresholds,
         "steps": trainer.step,
-        **detection(judge(model, real["test"], device), model.thresholds),
-        "generated": detection(judge(model, generated["test"], device), model.thresholds),
+        **detection(tested, model.thresholds),
+        "generated": detection(imagined, model.thresholds),
+        "tasks": {
+            task: {
+                **recognition(tested.of(task), model.thresholds),
+                "generated": recognition(imagined.of(task), model.thresholds),
+            }
+            for task in params.tasks
+        },
     }
     metrics["generated"].pop("reliability")
     write_text(paths.classifier_curve, curve_csv(("step", "loss"), trainer.curve))
@@ -337,18 +345,18 @@ def _balanced_verdict(seen: Tensor, success: Tensor) -> float:
     return float(np.mean(shares))
 
 
-def detection(judged: Judged, thresholds: Mapping[str, float]) -> dict[str, Any]:
-    """Precision, recall and calibration on all frames, each judged by its own task's threshold."""
+def recognition(judged: Judged, thresholds: Mapping[str, float]) -> dict[str, float | None]:
+    """Precision and recall on all frames, each judged by its own task's threshold; None where nothing defines them."""
     own = torch.tensor([thresholds[task] for task in judged.tasks]).unsqueeze(1)
     seen, success = judged.chance >= own, judged.success
     hits, found, present = int((seen & success).sum()), int(seen.sum()), int(success.sum())
-    fit = calibration(judged.chance.flatten().double().numpy(), success.flatten().numpy())
-    return {
-        "precision": hits / found if found else None,
-        "recall": hits / present if present else None,
-        "ece": fit.ece,
-        "reliability": fit.bins_as_json(),
-    }
+    return {"precision": hits / found if found else None, "recall": hits / present if present else None}
+
+
+def detection(judged: Judged, thresholds: Mapping[str, float]) -> dict[str, Any]:
+    """Precision and recall as `recognition` has them, and the calibration of the probabilities."""
+    fit = calibration(judged.chance.flatten().double().numpy(), judged.success.flatten().numpy())
+    return {**recognition(judged, thresholds), "ece": fit.ece, "reliability": fit.bins_as_json()}
 
 
 def _headline(metrics: dict[str, Any]) -> dict[str, Any]:
