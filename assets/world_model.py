@@ -22,11 +22,23 @@ def _show_classifier(paths: Paths, task: str | None) -> Metadata:
         (name, showing.percent(values["precision"]), showing.percent(values["recall"]), values["ece"])
         for name, values in frames
     ]
-    return showing.figures(paths.classifier_metrics) | {
-        "held-out rollouts": showing.table(["frames", "precision", "recall", "calibration error"], rows),
-        "learning curve": showing.curves(paths.classifier_curve, ["loss"]),
-        "model": showing.file(paths.classifier),
-    }
+    thresholds = metrics["thresholds"]
+    by_task = [
+        (task, thresholds[task], name, showing.percent(values["precision"]), showing.percent(values["recall"]))
+        for task, own in metrics["tasks"].items()
+        for name, values in (("real", own), ("generated", own["generated"]))
+    ]
+    each = {f"threshold of {task}": value for task, value in thresholds.items()}  # numbers: Dagster plots them
+    return (
+        showing.figures(paths.classifier_metrics)
+        | each
+        | {
+            "held-out rollouts": showing.table(["frames", "precision", "recall", "calibration error"], rows),
+            "task by task": showing.table(["task", "threshold", "frames", "precision", "recall"], by_task),
+            "learning curve": showing.curves(paths.classifier_curve, ["loss"]),
+            "model": showing.file(paths.classifier),
+        }
+    )
 
 
 def _show_fidelity(paths: Paths, task: str | None) -> Metadata:

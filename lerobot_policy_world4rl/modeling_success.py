@@ -1,4 +1,4 @@
-"""The success classifier as a LeRobot reward model: reward 1 for a frame that shows a solved task, else 0."""
+"""The success classifier as a LeRobot reward model: reward 1 for a frame that shows its task solved, else 0."""
 
 from __future__ import annotations
 
@@ -11,13 +11,17 @@ from lerobot.utils.constants import OBS_IMAGES
 from torch import Tensor
 
 from lerobot_policy_world4rl.configuration_success import World4RLSuccessConfig
-from world4rl.models.classifier import SuccessClassifier
+from world4rl.models.classifier import SuccessClassifier, checked_thresholds
 from world4rl.models.folder import save_classifier
 from world4rl.models.weights import read_weights
 
 
 class World4RLSuccessRewardModel(PreTrainedRewardModel):
-    """The reward r = [C(x) >= threshold] of the paper's section III-C. Trained by `world4rl train-classifier` alone."""
+    """The reward r = [C(x) >= threshold] of the paper's section III-C. Trained by `world4rl train-classifier` alone.
+
+    Raises:
+        ValueError: the configuration has no thresholds, or one of them is no number in [0, 1].
+    """
 
     config_class = World4RLSuccessConfig
     name = "world4rl_success_classifier"
@@ -26,7 +30,7 @@ class World4RLSuccessRewardModel(PreTrainedRewardModel):
         super().__init__(config)
         self.config: World4RLSuccessConfig = config
         self.network = SuccessClassifier(config.backbone, config.image_size)
-        self.network.threshold = config.threshold
+        self.network.thresholds = checked_thresholds(config.thresholds)
 
     @classmethod
     def _load_as_safetensor(
@@ -44,13 +48,30 @@ class World4RLSuccessRewardModel(PreTrainedRewardModel):
 
         Args:
             batch: One camera's frames (B, 3, H, W), or (B, T, 3, H, W) of which the last counts, float in [0, 1]; of
-                several cameras the one that `input_features` names.
+                several cameras the one that `input_features` names. Where the classifier knows several tasks and the
+                configuration names none, also `task`: one name, or one a frame.
 
         Raises:
-            ValueError: it is not clear which camera to look at.
+            ValueError: it is not clear which camera to look at, or which task a frame belongs to.
+            DataError: the classifier does not know the task.
         """
         frames: Tensor = batch[self._camera(batch)]
-        return self.network.succeeded(frames if frames.ndim == 4 else frames[:, -1]).float()
+        now = frames if frames.ndim == 4 else frames[:, -1]
+        tasks = self._tasks(batch)
+        if len(tasks) not in (1, len(now)):
+            raise ValueError(f"{len(tasks)} tasks are named for {len(now)} frames: name one, or one a frame")
+        return self.network.succeeded(now, self.network.thresholds_of(tasks)).float()
+
+    def _tasks(self, batch: dict[str, Any]) -> list[str]:
+        """The task of each frame, or one for all."""
+        known = list(self.network.thresholds)
+        named = self.config.task or batch.get("task") or known
+        if named is known and len(known) > 1:
+            raise ValueError(
+                f"the success classifier has a threshold for each of {', '.join(known)}: name one as `task` in its "
+                "configuration or in the batch"
+            )
+        return [named] if isinstance(named, str) else list(named)
 
     def _camera(self, batch: dict[str, Any]) -> str:
         named = list(self.config.input_features)

@@ -148,7 +148,7 @@ class Classifier(Section):
     training_steps: Positive = 400
     learning_rate: Rate = 3e-4
     weight_decay: Annotated[float, Field(ge=0)] = 1e-2
-    minimum_precision: Fraction = 0.9  # what the threshold is tuned for on validation episodes
+    minimum_precision: Fraction = 0.9  # what every threshold is tuned for on validation episodes
     checkpoint_steps: Positive = 100
 
 

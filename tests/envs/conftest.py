@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 import pytest
 import torch
@@ -38,15 +38,19 @@ def make_counting() -> Callable[..., Counting]:
 
 
 class SuccessAt:
-    """A success classifier that sees a success where the first pixel's red is at least `count`."""
+    """A success classifier that sees a success where the first pixel's red is at least the count of the task."""
 
-    def __init__(self, count: int) -> None:
-        self.count = count
+    def __init__(self, counts: Mapping[str, int]) -> None:
+        self.counts = counts
 
-    def succeeded(self, frames: torch.Tensor) -> torch.Tensor:
+    def thresholds_of(self, tasks: Sequence[str]) -> torch.Tensor:
+        return torch.tensor([self.counts[task] for task in tasks])
+
+    def succeeded(self, frames: torch.Tensor, threshold: torch.Tensor) -> torch.Tensor:
         assert frames.dtype == torch.uint8
         assert frames.shape[1:] == (3, SIZE, SIZE)
-        return frames[:, 0, 0, 0] >= self.count
+        assert threshold.shape == (len(frames),)
+        return frames[:, 0, 0, 0] >= threshold
 
 
 @pytest.fixture(scope="session")

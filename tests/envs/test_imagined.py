@@ -8,6 +8,8 @@ from gymnasium.vector import AutoresetMode
 from world4rl.demos.store import EpisodeStore
 from world4rl.envs.imagination import StartStates
 from world4rl.envs.imagined import ImaginedVectorEnv
+from world4rl.errors import DataError
+from world4rl.models.classifier import SuccessClassifier
 
 TASK = "button-press-topdown-v3"
 HISTORY = 3
@@ -21,7 +23,7 @@ def make_env(write_store, tmp_path, make_counting, success_at):
         starts = StartStates([EpisodeStore.open(tmp_path / "store")], history=HISTORY, tasks=(TASK,))
         return ImaginedVectorEnv(
             make_counting(**settings),
-            success_at(success),
+            success_at({TASK: success}),
             starts,
             num_envs=num_envs,
             horizon=horizon,
@@ -69,6 +71,45 @@ def test_the_reward_comes_with_the_frame_that_shows_the_success(make_env):
     assert counts(observation) == [0, 0, 0, 0], "a new episode in the same step"
     _, reward, *_ = env.step(actions)
     assert reward.tolist() == [0, 0, 0, 0]
+
+
+def test_each_row_is_judged_by_its_own_tasks_threshold(write_store, tmp_path, make_counting, success_at):
+    tasks = ("faucet-open-v3", TASK)
+    for index, task in enumerate(tasks):  # the episode's number in the first pixel's green tells the task
+        splits = tuple("train" if episode == index else "test" for episode in range(2))
+        write_store(tmp_path / task, task=task, splits=splits, lengths=(9, 9), success_from=(None, None))
+    starts = StartStates([EpisodeStore.open(tmp_path / task) for task in tasks], history=HISTORY, tasks=tasks)
+    needed = np.array([4, 2])
+    env = ImaginedVectorEnv(
+        make_counting(tasks=2),
+        success_at(dict(zip(tasks, needed.tolist(), strict=True))),
+        starts,
+        num_envs=32,
+        horizon=9,
+    )
+    observation, _ = env.reset()
+    task = observation["pixels"][:, -1, 1, 0, 0].numpy().astype(int)
+    changed = 0
+    for _ in range(12):
+        before = np.array(counts(observation))
+        observation, reward, terminated, _, _ = env.step(torch.zeros(32, 2))
+        expected = before + 1 >= needed[task]
+        assert (terminated.numpy() == expected).all()
+        assert (reward.numpy() == expected).all()
+        fresh = observation["pixels"][:, -1, 1, 0, 0].numpy().astype(int)
+        changed += int((fresh != task)[expected].sum())
+        task[expected] = fresh[expected]
+    assert set(task) == {0, 1}
+    assert changed > 0, "a row's next episode may be another task's"
+
+
+def test_a_classifier_that_lacks_a_task_is_refused_before_anything_is_imagined(write_store, tmp_path, make_counting):
+    write_store(tmp_path / "store")
+    starts = StartStates([EpisodeStore.open(tmp_path / "store")], history=HISTORY, tasks=(TASK,))
+    classifier = SuccessClassifier("small-cnn", 16)
+    classifier.thresholds = {"faucet-open-v3": 0.5}
+    with pytest.raises(DataError, match=f"no threshold for '{TASK}'; it has faucet-open-v3"):
+        ImaginedVectorEnv(make_counting(), classifier, starts, num_envs=2, horizon=5)
 
 
 def test_the_horizon_truncates(make_env):

@@ -103,8 +103,16 @@ def run(tmp_path: Path) -> Paths:
     model = Denoiser(architecture, Shapes(SIZE, 2, 2, 2))
     torch.nn.init.normal_(model.unet.conv_out.weight, std=0.1)
     save_denoiser(model, paths.world_model, (BUTTON, HANDLE))
-    save_classifier(SuccessClassifier("small-cnn", SIZE), paths.classifier)
+    write_classifier(paths, BRIGHT)
     return paths
+
+
+def write_classifier(paths: Paths, handle: int) -> None:
+    """An untrained classifier; the level of a success is `handle` for one task and BRIGHT for the other."""
+    torch.manual_seed(0)
+    classifier = SuccessClassifier("small-cnn", SIZE)
+    classifier.thresholds = {HANDLE: (handle - 0.5) / 255, BUTTON: (BRIGHT - 0.5) / 255}
+    save_classifier(classifier, paths.classifier)
 
 
 Sampler = Callable[[Denoiser, Context, torch.Generator], tuple[Tensor, None]]
@@ -128,9 +136,7 @@ def imagines(monkeypatch: pytest.MonkeyPatch) -> Callable[[Sampler], None]:
 
     def use(sampler: Sampler) -> None:
         monkeypatch.setattr("world4rl.envs.imagination.sample", sampler)
-        monkeypatch.setattr(
-            SuccessClassifier, "probability", lambda self, frames: (frames.float().mean((1, 2, 3)) >= BRIGHT).float()
-        )
+        monkeypatch.setattr(SuccessClassifier, "probability", lambda self, frames: frames.float().mean((1, 2, 3)) / 255)
 
     return use
 
@@ -190,6 +196,19 @@ def test_the_table_has_every_held_out_episode(run: Paths, imagines: Callable[[Sa
     assert own["imagined_success"].tolist() == own["real_success"].tolist()
     assert own["copy_last_mse_4"].isna().tolist() == [False, False, False, False, True]
     assert own["copy_last_mse_2"].iloc[4] == pytest.approx((20 / 255) ** 2, rel=1e-5)
+
+
+def test_each_episode_is_judged_by_its_own_tasks_threshold(run: Paths, imagines: Callable[[Sampler], None]) -> None:
+    imagines(true_world)
+    write_classifier(run, 185)
+    fidelity.evaluate(settings(), run)
+    table = pd.read_csv(run.fidelity / "episodes.csv")
+    for task, bright in ((BUTTON, BRIGHT), (HANDLE, 185)):
+        expected = [int((levels(*entry)[1:] >= bright).any()) for entry in EXPERT + POLICY]
+        assert table[table["task"] == task]["imagined_success"].tolist() == expected
+    by_task = read_json(run.fidelity_metrics)["tasks"]
+    assert by_task[BUTTON]["replay"]["policy_success_recall"] == 1
+    assert by_task[HANDLE]["replay"]["policy_success_recall"] < 1
 
 
 def test_strips_show_the_real_row_above_the_imagined_one(run: Paths, imagines: Callable[[Sampler], None]) -> None:

@@ -173,6 +173,14 @@ def test_the_page_shows_data_stages_and_versions(finished_run: Builder) -> None:
     assert "seed 0" in text
 
 
+def test_the_page_shows_every_tasks_threshold(finished_run: Builder) -> None:
+    params, paths = finished_run(GOOD)
+    write_report(params, paths)
+    table = read(paths).text.partition("Task by task")[2]
+    assert "Button press topdown real 0.62 98 % 91 % generated unknown 0 %" in table
+    assert "Faucet open real 0.34 86 % 91 % generated unknown 0 %" in table
+
+
 def test_the_same_inputs_give_the_same_bytes(finished_run: Builder, monkeypatch: pytest.MonkeyPatch) -> None:
     params, paths = finished_run(GOOD)
     write_report(params, paths)
@@ -294,6 +302,27 @@ def test_wrong_metrics_name_every_wrong_key(finished_run: Builder) -> None:
         write_report(params, paths)
     assert "one_step_mse" in caught.value.problem
     assert "replay.policy_failure_recall" in caught.value.problem
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda metrics: metrics["thresholds"].update({BUTTON: 1.2}), f"thresholds.{BUTTON}"),
+        (lambda metrics: metrics.update(thresholds={}), "thresholds"),
+        (lambda metrics: metrics["tasks"].clear(), "the same tasks"),
+        (lambda metrics: metrics["tasks"][BUTTON].pop("generated"), f"tasks.{BUTTON}.generated"),
+    ],
+)
+def test_wrong_metrics_of_a_tasks_classifier_are_refused(
+    finished_run: Builder, change: Callable[[dict], None], reason: str
+) -> None:
+    params, paths = finished_run({BUTTON: GOOD[BUTTON]})
+    metrics = read_json(paths.classifier_metrics)
+    change(metrics)
+    write_json(paths.classifier_metrics, metrics)
+    with pytest.raises(DataError, match=re.escape(reason)) as caught:
+        write_report(params, paths)
+    assert caught.value.where == str(paths.classifier_metrics)
 
 
 def test_metrics_that_are_no_json_are_refused(finished_run: Builder) -> None:

@@ -57,7 +57,9 @@ def run(tmp_path: Path) -> Paths:
     paths = Paths(tmp_path)
     torch.manual_seed(0)
     save_denoiser(Denoiser(architecture(), Shapes(SIZE, 4, 4, 2)), paths.world_model, ("button-press-v3", TASK))
-    save_classifier(SuccessClassifier("small-cnn", SIZE), paths.classifier)
+    classifier = SuccessClassifier("small-cnn", SIZE)
+    classifier.thresholds = {"button-press-v3": 0.9, TASK: 0.4}
+    save_classifier(classifier, paths.classifier)
     for folder in (paths.bc(TASK), paths.refined(TASK)):
         save_policy(
             GaussianPolicy(BehaviourCloning(width=8), image_size=(SIZE, SIZE), action_size=4, camera="corner2"), folder
@@ -72,6 +74,9 @@ def test_both_policies_are_tried_in_the_simulator(run: Paths, monkeypatch: pytes
     tried: dict[str, list[Episode]] = {}
     real = trials.try_out
     monkeypatch.setattr(trials, "try_out", lambda *arguments: tried.update(real(*arguments)) or tried)
+    judged_by: list[float] = []
+    imagine = trials.imagine
+    monkeypatch.setattr(trials, "imagine", lambda *arguments: judged_by.append(arguments[2]) or imagine(*arguments))
     trials.evaluate(settings(), run, TASK)
 
     seeds = episode_seeds(0, TASK, "evaluation", "test", 2)
@@ -95,6 +100,7 @@ def test_both_policies_are_tried_in_the_simulator(run: Paths, monkeypatch: pytes
     assert (found.gain_points, found.gained, found.lost) == (100, 2, 0)
     assert found.p_value == compare_trials(table, 0.95).p_value
     assert read_json(run.evaluation_metrics(TASK))["imagined"]["trials"] == 1
+    assert judged_by == [0.4, 0.4]  # the task's own threshold, for both policies
 
     videos = sorted(run.evaluation(TASK).glob("*.mp4"))
     assert [v.name for v in videos] == [f"bc_failure_{seeds[0]}.mp4", f"refined_success_{seeds[0]}.mp4"]
@@ -191,16 +197,16 @@ class Grey:
         self.imagined: list[int] = []
         self.seen: list[tuple[int, int]] = []
         monkeypatch.setattr("world4rl.envs.imagination.sample", self.sample)
-        monkeypatch.setattr(
-            SuccessClassifier, "probability", lambda _, frames: (frames.float().mean((1, 2, 3)) >= BRIGHT).float()
-        )
+        monkeypatch.setattr(SuccessClassifier, "probability", lambda _, frames: frames.float().mean((1, 2, 3)) / 255)
 
     def sample(self, denoiser: Denoiser, context: Context, noise: torch.Generator) -> tuple[Tensor, None]:
         self.imagined.append(len(context.frames))
         now = (context.frames[:, -1] + 1.0) * 127.5
         return (now + GREY * context.actions[:, -1, 0].reshape(-1, 1, 1, 1)).round().to(torch.uint8), None
 
-    def run(self, levels: list[int], horizon: int, policy: Callable[[Tensor, Tensor], Tensor]) -> list[bool]:
+    def run(
+        self, levels: list[int], horizon: int, policy: Callable[[Tensor, Tensor], Tensor], bright: float = BRIGHT
+    ) -> list[bool]:
         frames = torch.tensor(levels, dtype=torch.uint8).reshape(-1, 1, 1, 1, 1).expand(-1, 4, 3, SIZE, SIZE)
         count = len(levels)
         task = torch.zeros(count).long()
@@ -217,7 +223,7 @@ class Grey:
 
         classifier = SuccessClassifier("small-cnn", SIZE)
         noise = torch.Generator().manual_seed(0)
-        found = trials.imagine(model, classifier, Policy(), start, horizon, noise)
+        found = trials.imagine(model, classifier, (bright - 0.5) / 255, Policy(), start, horizon, noise)
         assert found.dtype == bool
         return found.tolist()
 
@@ -234,6 +240,8 @@ def test_imagined_success_counts_any_step_but_the_real_start(monkeypatch: pytest
     grey.imagined.clear()
     assert grey.run([150, 155], 30, up) == [True, True]
     assert grey.imagined == [2]
+    # The threshold is the task's own: a stricter one asks for more steps.
+    assert grey.run([150, 155], 3, up, bright=185) == [False, True]
     # A start that is bright already is no success: 165 goes dark at once.
     assert grey.run([165], 3, lambda pixels, states: torch.full((1, 4), -1.0)) == [False]
 

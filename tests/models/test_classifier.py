@@ -5,7 +5,14 @@ import math
 import pytest
 import torch
 
-from world4rl.models.classifier import BACKBONES, SuccessClassifier, classifier_loss, load_imagenet
+from world4rl.errors import DataError
+from world4rl.models.classifier import (
+    BACKBONES,
+    SuccessClassifier,
+    checked_thresholds,
+    classifier_loss,
+    load_imagenet,
+)
 
 
 def test_binary_cross_entropy_by_hand():
@@ -43,12 +50,48 @@ def test_uint8_and_unit_frames_are_the_same(classifier):
 def test_success_is_a_probability_at_or_above_the_threshold(classifier):
     frames = torch.randint(0, 256, (33, 3, 16, 16), dtype=torch.uint8)
     probability = classifier.probability(frames)
-    classifier.threshold = float(probability[7])
-    seen = classifier.succeeded(frames)
+    seen = classifier.succeeded(frames, float(probability[7]))
     assert seen.dtype == torch.bool
     assert seen[7], "the threshold itself counts"
     assert torch.equal(seen, probability >= probability[7])
     assert 0 < seen.sum() < 33
+
+
+def test_each_frame_is_judged_by_its_own_tasks_threshold(classifier):
+    frames = torch.randint(0, 256, (33, 3, 16, 16), dtype=torch.uint8)
+    probability = classifier.probability(frames)
+    low, high = float(probability.quantile(0.2)), float(probability.quantile(0.8))
+    classifier.thresholds = {"door-open-v3": low, "soccer-v3": high}
+    assert classifier.threshold_of("soccer-v3") == high
+    tasks = ["soccer-v3", "door-open-v3", "door-open-v3"] * 11
+    seen = classifier.succeeded(frames, classifier.thresholds_of(tasks))
+    easy = torch.tensor([task == "door-open-v3" for task in tasks])
+    assert torch.equal(seen[easy], probability[easy] >= low)
+    assert torch.equal(seen[~easy], probability[~easy] >= high)
+    assert not torch.equal(seen, classifier.succeeded(frames, low))
+    assert not torch.equal(seen, classifier.succeeded(frames, high))
+
+
+def test_a_task_without_a_threshold_is_named(classifier):
+    with pytest.raises(DataError, match="no threshold for 'soccer-v3'; it has none"):
+        classifier.threshold_of("soccer-v3")
+    classifier.thresholds = {"door-open-v3": 0.3, "drawer-open-v3": 0.5}
+    for ask in (lambda: classifier.threshold_of("soccer-v3"), lambda: classifier.thresholds_of(["soccer-v3"])):
+        with pytest.raises(DataError, match="no threshold for 'soccer-v3'; it has door-open-v3, drawer-open-v3"):
+            ask()
+
+
+@pytest.mark.parametrize(
+    "values",
+    [None, {}, 0.5, {"a": "0.5"}, {"a": None}, {"a": True}, {"a": 0.5, "b": 1.01}, {"a": -0.1}, {"a": math.nan}],
+)
+def test_thresholds_are_probabilities_by_task(values):
+    with pytest.raises(ValueError, match=r"^thresholds must .* in \[0, 1\], not "):
+        checked_thresholds(values)
+
+
+def test_the_bounds_themselves_are_probabilities():
+    assert checked_thresholds({"a": 0, "b": 1.0, "c": 0.34}) == {"a": 0.0, "b": 1.0, "c": 0.34}
 
 
 def test_batches_change_nothing(classifier):

@@ -11,6 +11,7 @@ from world4rl.models.classifier import SuccessClassifier
 from world4rl.models.folder import CONFIG, WEIGHTS, load_classifier, load_denoiser, save_classifier, save_denoiser
 
 TASKS = ("handle-press-v3", "button-press-topdown-v3")
+THRESHOLDS = {"handle-press-v3": 0.34, "button-press-topdown-v3": 0.8}
 
 
 @pytest.fixture
@@ -23,7 +24,7 @@ def world(make_denoiser, tmp_path):
 @pytest.fixture
 def judge(tmp_path):
     classifier = SuccessClassifier("small-cnn", 16)
-    classifier.threshold = 0.34
+    classifier.thresholds = THRESHOLDS
     save_classifier(classifier, tmp_path / "judge")
     return tmp_path / "judge"
 
@@ -48,13 +49,14 @@ def test_equal_models_are_equal_bytes(make_denoiser, world, tmp_path):
     assert sorted(path.name for path in world.iterdir()) == [CONFIG, WEIGHTS]
 
 
-def test_a_classifier_comes_back_with_its_threshold(judge):
+def test_a_classifier_comes_back_with_its_thresholds(judge):
     classifier = load_classifier(judge)
-    assert classifier.threshold == 0.34
+    assert classifier.thresholds == THRESHOLDS
     assert not classifier.training
     again = judge.parent / "again"
     save_classifier(classifier, again)
-    assert (again / WEIGHTS).read_bytes() == (judge / WEIGHTS).read_bytes()
+    for name in (CONFIG, WEIGHTS):
+        assert (again / name).read_bytes() == (judge / name).read_bytes()
 
 
 @pytest.mark.parametrize(
@@ -106,6 +108,26 @@ def test_a_classifier_of_an_unknown_backbone(judge):
     edit(judge, lambda config: config.update(backbone="vgg"))
     with pytest.raises(DataError, match="unknown backbone 'vgg'"):
         load_classifier(judge)
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (lambda config: config.pop("thresholds"), "thresholds must give every task a number .* not None"),
+        (lambda config: config.update(thresholds={}), "thresholds must give every task a number"),
+        (
+            lambda config: config["thresholds"].update({"soccer-v3": 1.2}),
+            "thresholds must be .* not {'soccer-v3': 1.2}",
+        ),
+        (lambda config: config["thresholds"].update({"soccer-v3": "0.5"}), "thresholds must be numbers"),
+    ],
+)
+def test_a_classifier_without_proper_thresholds(judge, change, problem):
+    edit(judge, change)
+    with pytest.raises(DataError, match=problem) as caught:
+        load_classifier(judge)
+    assert caught.value.where == str(judge / CONFIG)
+    assert "train it again" in caught.value.remedy
 
 
 @pytest.mark.parametrize("kind", ["world", "judge"])

@@ -96,7 +96,10 @@ def run(step, task, params):
     elif step == "success_classifier":
         write("models/success_classifier/model.txt", content("models/world_model"))
         good = {"precision": 0.95, "recall": 0.9, "ece": 0.1}
-        write("reports/success_classifier.json", {"seconds": time.time() % 1, **good, "generated": good})
+        figures = {"seconds": time.time() % 1, **good, "generated": good}
+        figures["thresholds"] = dict.fromkeys(params["tasks"], 0.5)
+        figures["tasks"] = {task: {**good, "generated": good} for task in params["tasks"]}
+        write("reports/success_classifier.json", figures)
         write("reports/success_classifier.csv", "step,loss\n0,1\n1,0.5\n")
     elif step == "fidelity":
         write("reports/fidelity/episodes.txt", content("models/success_classifier"))

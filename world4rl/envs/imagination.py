@@ -74,6 +74,7 @@ class StartStates:
 
     Attributes:
         episodes: How many there are.
+        tasks: The names that a moment's task index stands for.
     """
 
     def __init__(
@@ -85,6 +86,7 @@ class StartStates:
         splits: tuple[str, ...] = ("train",),
     ) -> None:
         self.history = history
+        self.tasks = tasks
         self._frames: list[Tensor] = []
         self._actions: list[Tensor] = []
         self._states: list[Tensor] = []

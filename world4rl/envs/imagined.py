@@ -24,6 +24,7 @@ class ImaginedVectorEnv(VectorEnv[Observation, Tensor, Tensor]):
     An observation is `{"pixels": uint8 (B, n, 3, H, W), "state": float32 (B, S)}`, the last n frames (oldest first)
     and the state now, both as tensors on the world model's device. Actions are float (B, A), clipped to [-1, 1]. The
     reward is 1 where the classifier sees a success, which ends the episode; otherwise 0 (the paper's section III-C).
+    Each row is judged by its own task's threshold.
     An episode is truncated after `horizon` steps, and one that starts inside a real episode after as many as that one
     had left: time is as short in imagination as it is in a trial. Finished episodes start anew in the same step;
     `info["final_obs"]` then holds every row's observation from before that.
@@ -36,6 +37,9 @@ class ImaginedVectorEnv(VectorEnv[Observation, Tensor, Tensor]):
         horizon: Steps after which an episode is truncated at the latest.
         mid_trajectory: Probability that an episode starts inside a real one.
         seed: Of the start states and the sampler's noise; `reset(seed=...)` sets it anew.
+
+    Raises:
+        DataError: the classifier has no threshold for one of the tasks of `starts`.
     """
 
     def __init__(
@@ -65,6 +69,7 @@ class ImaginedVectorEnv(VectorEnv[Observation, Tensor, Tensor]):
         self.device = next(denoiser.parameters()).device
         self._denoiser = denoiser
         self._classifier = classifier
+        self._thresholds = classifier.thresholds_of(starts.tasks)
         self._starts = starts
         self._horizon = horizon
         self._mid_trajectory = mid_trajectory
@@ -89,7 +94,7 @@ class ImaginedVectorEnv(VectorEnv[Observation, Tensor, Tensor]):
         """Imagines what actions (B, A) lead to: observation, reward (B,), terminated (B,), truncated (B,) and info."""
         self._moment = advance(self._denoiser, self._moment, actions.float(), self._noise)
         self._left -= 1
-        terminated = self._classifier.succeeded(self._moment.frames[:, -1])
+        terminated = self._classifier.succeeded(self._moment.frames[:, -1], self._thresholds[self._moment.task])
         truncated = (self._left <= 0) & ~terminated
         info: dict[str, Any] = {"success": terminated}
         finished = terminated | truncated

@@ -43,7 +43,8 @@ def evaluate(params: Params, paths: Paths) -> None:
     """Measures the world model and writes metrics, a table of episodes and film strips.
 
     Raises:
-        DataError: a model or a store is missing or damaged, or the held-out episodes are too few or too short.
+        DataError: a model or a store is missing or damaged, a model does not know a task, or the held-out episodes are
+            too few or too short.
     """
     began = time.monotonic()
     horizons = tuple(sorted(params.evaluation.open_loop_horizons))
@@ -157,6 +158,7 @@ class Comparison:
     def replays(self, horizons: Sequence[int], keep: set[int], bar: progress.Bar) -> Foretold:
         """Imagines every held-out episode open loop, from its first frame with its own actions."""
         count = len(self.held_out)
+        thresholds = self.classifier.thresholds_of(self.held_out.table["task"].tolist())
         foretold = Foretold(
             np.zeros(count, bool),
             {horizon: np.full(count, np.nan) for horizon in horizons},
@@ -166,8 +168,10 @@ class Comparison:
             lengths = self.held_out.lengths[episodes]
             imagined = self._imagine(episodes, self.held_out.actions[episodes, : lengths.max()])
             # Frame 0 is real. The frame after the last action has no real counterpart, but it may be the success.
-            seen = self.classifier.succeeded(imagined[:, 1:].flatten(0, 1)).cpu().numpy()
-            within = np.arange(1, imagined.shape[1]) <= lengths[:, None]
+            steps = imagined.shape[1] - 1
+            own = thresholds[torch.from_numpy(episodes)].repeat_interleave(steps)
+            seen = self.classifier.succeeded(imagined[:, 1:].flatten(0, 1), own).cpu().numpy()
+            within = np.arange(1, steps + 1) <= lengths[:, None]
             foretold.success[episodes] = (seen.reshape(within.shape) & within).any(axis=1)
             for horizon in horizons:
                 rows = np.flatnonzero(lengths > horizon)

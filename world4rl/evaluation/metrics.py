@@ -120,21 +120,39 @@ class Bin(Metrics):
     frequency: Rate | None
 
 
-class Detection(Metrics):
+class Recognition(Metrics):
     """How well the classifier recognises success on one kind of frames."""
 
     precision: Rate | None
     recall: Rate | None
+
+
+class TaskRecognition(Recognition):
+    """The same for one task: on held-out policy rollouts, and on generated frames."""
+
+    generated: Recognition
+
+
+class Detection(Recognition):
+    """How well it recognises success, and how well its probabilities are calibrated."""
+
     ece: Rate
 
 
 class ClassifierMetrics(Detection, Timed):
     """`reports/success_classifier.json`: on held-out policy rollouts, and on generated frames."""
 
-    threshold: Rate
+    thresholds: Annotated[dict[str, Rate], Field(min_length=1)]
     generated: Detection
+    tasks: dict[str, TaskRecognition]
     reliability: tuple[Bin, ...]
     backbone: str
+
+    @model_validator(mode="after")
+    def _same_tasks(self) -> Self:
+        if set(self.thresholds) != set(self.tasks):
+            raise ValueError("thresholds and tasks must have the same tasks")
+        return self
 
 
 class Quarantined(Metrics):

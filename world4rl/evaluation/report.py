@@ -272,6 +272,7 @@ def render(params: Params, paths: Paths, findings: Findings, summary: Summary) -
         error_chart=_error_chart(findings.fidelity),
         error_rows=_error_rows(findings.fidelity, params.gates.open_loop_ratio),
         classifier_bars=_classifier_view(findings.classifier, params.gates.classifier_precision),
+        classifier_rows=_classifier_rows(findings.classifier),
         reliability=reliability_chart(
             [ReliabilityBin(**each.model_dump()) for each in findings.classifier.reliability],
             "Reliability diagram of the success classifier: dots near the diagonal mean that a stated probability "
@@ -410,6 +411,20 @@ def _classifier_view(classifier: ClassifierMetrics, bound: float) -> list[dict[s
             }
         )
     return groups
+
+
+def _classifier_rows(classifier: ClassifierMetrics) -> list[dict[str, Any]]:
+    return [
+        {
+            "task": task,
+            "first": kind == "real",
+            "frames": kind,
+            "threshold": classifier.thresholds[task],
+            "found": found,
+        }
+        for task, own in classifier.tasks.items()
+        for kind, found in (("real", own), ("generated", own.generated))
+    ]
 
 
 def _error_rows(fidelity: Fidelity, bound: float) -> list[dict[str, Any]]:

@@ -41,7 +41,7 @@ def evaluate(params: Params, paths: Paths, task: str) -> None:
     starts from the first frames of the first `imagined_trials` of them.
 
     Raises:
-        DataError: a model is missing or damaged, or the world model does not know the task.
+        DataError: a model is missing or damaged, or the world model or the classifier does not know the task.
     """
     began = time.monotonic()
     settings, simulation = params.evaluation, params.simulation
@@ -49,6 +49,7 @@ def evaluate(params: Params, paths: Paths, task: str) -> None:
     world = load_denoiser(paths.world_model, device)
     (number,) = task_numbers((task,), world.tasks, paths.world_model)
     classifier = load_classifier(paths.classifier, device)
+    threshold = classifier.threshold_of(task)
     folders = dict(zip(POLICIES, (paths.bc(task), paths.refined(task)), strict=True))
     policies = {name: load_policy(folder, device).eval() for name, folder in folders.items()}
     seeds = episode_seeds(params.seed, task, "evaluation", "test", settings.trials)
@@ -62,7 +63,7 @@ def evaluate(params: Params, paths: Paths, task: str) -> None:
         for name, policy in policies.items():
             start = first_moment(episodes[name][:count], world.denoiser.settings.history, number).to(device)
             noise = torch.Generator(device).manual_seed(noise_seed)
-            outcomes = imagine(world.denoiser, classifier, policy, start, simulation.episode_steps, noise)
+            outcomes = imagine(world.denoiser, classifier, threshold, policy, start, simulation.episode_steps, noise)
             imagined[name] = float(outcomes.mean())
             bar.advance(count, **{name: imagined[name]})
 
@@ -174,6 +175,7 @@ def first_moment(episodes: Sequence[Episode], history: int, task: int) -> Moment
 def imagine(
     denoiser: Denoiser,
     classifier: SuccessClassifier,
+    threshold: float,
     policy: GaussianPolicy,
     start: Moment,
     horizon: int,
@@ -184,6 +186,7 @@ def imagine(
     Args:
         denoiser: The world model.
         classifier: Judges every imagined frame; an episode ends with its first success.
+        threshold: Of the task.
         policy: On the same device.
         start: B real moments.
         horizon: Steps after which an episode without success is a failure.
@@ -199,7 +202,7 @@ def imagine(
         for _ in range(horizon):
             pixels = moment.frames[:, -policy.frames :].float() / 255.0
             moment = advance(denoiser, moment, policy(pixels, moment.states[:, -1]).mean, noise)
-            seen = classifier.succeeded(moment.frames[:, -1])
+            seen = classifier.succeeded(moment.frames[:, -1], threshold)
             succeeded[rows[seen.cpu()].numpy()] = True
             rows, moment = rows[~seen.cpu()], select(moment, ~seen)
             if not len(rows):

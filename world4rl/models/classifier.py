@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from world4rl import progress
+from world4rl.errors import DataError
 from world4rl.models.encoder import FrameEncoder
 from world4rl.models.precision import fast_autocast
 
@@ -18,14 +20,15 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class SuccessClassifier(nn.Module):
-    """A convolutional backbone and one linear layer.
+    """A convolutional backbone and one linear layer: one network for all tasks, which is not told the task.
 
     Args:
         backbone: `resnet18` (the paper's), `efficientnet-lite0` or `small-cnn`.
         image_size: Height and width of a frame in pixels.
 
     Attributes:
-        threshold: Probability from which a frame counts as a success; tuned on validation episodes.
+        thresholds: By task, the probability from which a frame counts as a success; none before they are tuned on
+            validation episodes.
     """
 
     def __init__(self, backbone: str, image_size: int) -> None:
@@ -34,7 +37,7 @@ class SuccessClassifier(nn.Module):
             raise ValueError(f"unknown backbone {backbone!r}: choose one of {', '.join(BACKBONES)}")
         self.backbone_name = backbone
         self.image_size = image_size
-        self.threshold = 0.5
+        self.thresholds: dict[str, float] = {}
         self.backbone, features = BACKBONES[backbone](image_size)
         self.head = nn.Linear(features, 1)
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).reshape(3, 1, 1), persistent=False)
@@ -62,9 +65,52 @@ class SuccessClassifier(nn.Module):
                 parts.append(self(chunk).float().sigmoid())
         return torch.cat(parts) if parts else torch.zeros(0)
 
-    def succeeded(self, frames: Tensor) -> Tensor:
-        """The reward r = [C(x) >= threshold] (the paper's section III-C) of frames (N, 3, H, W): bool (N,)."""
-        return self.probability(frames) >= self.threshold
+    def threshold_of(self, task: str) -> float:
+        """The probability from which a frame of `task` counts as a success.
+
+        Raises:
+            DataError: no threshold was tuned for this task.
+        """
+        if task not in self.thresholds:
+            raise DataError(
+                f"the success classifier has no threshold for {task!r}; it has {', '.join(self.thresholds) or 'none'}",
+                remedy="name one of its tasks, or run `world4rl train-classifier` with this one in params.yaml",
+            )
+        return self.thresholds[task]
+
+    def thresholds_of(self, tasks: Sequence[str]) -> Tensor:
+        """The thresholds of K tasks in their order, where the network is: float32 (K,).
+
+        Raises:
+            DataError: no threshold was tuned for one of them.
+        """
+        return torch.tensor([self.threshold_of(task) for task in tasks], device=self.head.weight.device)
+
+    def succeeded(self, frames: Tensor, threshold: Tensor | float) -> Tensor:
+        """The reward r = [C(x) >= threshold] (the paper's section III-C).
+
+        Args:
+            frames: (N, 3, H, W), uint8 or float in [0, 1].
+            threshold: Of each frame's task (N,), or one for all.
+
+        Returns:
+            bool (N,).
+        """
+        return self.probability(frames) >= threshold
+
+
+def checked_thresholds(values: Any) -> dict[str, float]:
+    """Thresholds by task as a file gave them.
+
+    Raises:
+        ValueError: there are none, or one of them is no number in [0, 1].
+    """
+    if not isinstance(values, Mapping) or not values:
+        raise ValueError(f"thresholds must give every task a number in [0, 1], not {values!r}")
+    wrong = {task: value for task, value in values.items() if type(value) not in (int, float) or not 0 <= value <= 1}
+    if wrong:
+        raise ValueError(f"thresholds must be numbers in [0, 1], not {wrong!r}")
+    return {str(task): float(value) for task, value in values.items()}
 
 
 def _resnet18(image_size: int) -> tuple[nn.Module, int]:

@@ -14,7 +14,7 @@ from torch import nn
 from world4rl.config import WorldModel
 from world4rl.errors import DataError
 from world4rl.files import read_json, replacing, write_json
-from world4rl.models.classifier import SuccessClassifier
+from world4rl.models.classifier import SuccessClassifier, checked_thresholds
 from world4rl.models.denoiser import Denoiser, Shapes
 from world4rl.models.weights import read_weights
 
@@ -61,7 +61,7 @@ def save_classifier(classifier: SuccessClassifier, folder: Path) -> None:
         "type": "world4rl_success_classifier",
         "backbone": classifier.backbone_name,
         "image_size": classifier.image_size,
-        "threshold": classifier.threshold,
+        "thresholds": classifier.thresholds,
     }
     _save(classifier, folder, config)
 
@@ -75,7 +75,7 @@ def load_classifier(folder: Path, device: torch.device | str = "cpu") -> Success
     config = _config(folder, "world4rl_success_classifier", "world4rl train-classifier")
     try:
         classifier = SuccessClassifier(config["backbone"], config["image_size"])
-        classifier.threshold = float(config["threshold"])
+        classifier.thresholds = checked_thresholds(config.get("thresholds"))
     except (KeyError, TypeError, ValueError) as error:
         raise _damaged(folder, error) from None
     return _load(classifier, folder, device)

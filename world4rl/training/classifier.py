@@ -6,6 +6,7 @@ successes, so training episodes are replayed inside the frozen world model and l
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -46,18 +47,40 @@ class Footage:
     Attributes:
         frames: uint8 (N, T, 3, H, W).
         success: bool (N, T), whether the *real* frame at this place shows a solved task.
+        tasks: N names.
     """
 
     frames: Tensor
     success: Tensor
+    tasks: tuple[str, ...]
 
     def flat(self) -> tuple[Tensor, Tensor]:
         """Frames (N T, 3, H, W) and labels (N T,)."""
         return self.frames.flatten(0, 1), self.success.flatten()
 
 
+@dataclass(frozen=True)
+class Judged:
+    """What the classifier makes of N episodes of T frames.
+
+    Attributes:
+        chance: float32 (N, T), the probability of success that it gives each frame.
+        success: bool (N, T), whether the *real* frame at this place shows a solved task.
+        tasks: N names.
+    """
+
+    chance: Tensor
+    success: Tensor
+    tasks: tuple[str, ...]
+
+    def of(self, task: str) -> Judged:
+        """The episodes of one task."""
+        rows = torch.tensor([own == task for own in self.tasks], dtype=torch.bool)
+        return Judged(self.chance[rows], self.success[rows], (task,) * int(rows.sum()))
+
+
 def train(params: Params, paths: Paths) -> None:
-    """Trains the classifier, tunes its threshold, and writes it with its metrics and learning curve.
+    """Trains the classifier, tunes its thresholds, and writes it with its metrics and learning curve.
 
     Raises:
         DataError: the world model or a store is missing or damaged, or the saved training state is.
@@ -91,28 +114,35 @@ def train(params: Params, paths: Paths) -> None:
         },
     )
     model = trainer.model.eval()
-    model.threshold = tune_threshold(
-        probabilities(model, real["validation"], device),
-        real["validation"].success,
-        probabilities(model, generated["validation"], device),
-        generated["validation"].success,
+    model.thresholds = tune_thresholds(
+        judge(model, real["validation"], device),
+        judge(model, generated["validation"], device),
+        params.tasks,
         settings.minimum_precision,
     )
     save_classifier(model, paths.classifier)
+    tested, imagined = (judge(model, frames["test"], device) for frames in (real, generated))
     metrics: dict[str, Any] = {
         "seconds": round(seconds, 3),
         "backbone": settings.backbone,
         "pretrained": trainer.pretrained,
-        "threshold": model.threshold,
+        "thresholds": model.thresholds,
         "steps": trainer.step,
-        **_detection(model, real["test"], device),
-        "generated": _detection(model, generated["test"], device),
+        **detection(tested, model.thresholds),
+        "generated": detection(imagined, model.thresholds),
+        "tasks": {
+            task: {
+                **recognition(tested.of(task), model.thresholds),
+                "generated": recognition(imagined.of(task), model.thresholds),
+            }
+            for task in params.tasks
+        },
     }
     metrics["generated"].pop("reliability")
     write_text(paths.classifier_curve, curve_csv(("step", "loss"), trainer.curve))
     write_json(paths.classifier_metrics, metrics)
     clear_state(folder)
-    progress.metrics({name: value for name, value in metrics.items() if name != "reliability"})
+    progress.metrics(_headline(metrics))
 
 
 def footage(stores: list[EpisodeStore], split: str) -> Footage:
@@ -121,11 +151,12 @@ def footage(stores: list[EpisodeStore], split: str) -> Footage:
     Raises:
         DataError: the split has no episodes.
     """
-    frames, success = [], []
+    frames, success, tasks = [], [], []
     for store in stores:
         for episode in np.flatnonzero(store.episodes["split"] == split):
             frames.append(torch.from_numpy(store.frames(int(episode))).permute(0, 3, 1, 2))
             success.append(torch.from_numpy(store.success(int(episode))))
+            tasks.append(store.episodes["task"].iloc[episode])
     length = max((len(s) for s in success), default=0)
     whole = [i for i, s in enumerate(success) if len(s) == length]
     if not whole:
@@ -134,7 +165,11 @@ def footage(stores: list[EpisodeStore], split: str) -> Footage:
             where=", ".join(str(store.path) for store in stores) or None,
             remedy="raise rollouts.validation or rollouts.held_out in params.yaml",
         )
-    return Footage(torch.stack([frames[i] for i in whole]), torch.stack([success[i] for i in whole]))
+    return Footage(
+        torch.stack([frames[i] for i in whole]),
+        torch.stack([success[i] for i in whole]),
+        tuple(tasks[i] for i in whole),
+    )
 
 
 def replayed(
@@ -156,7 +191,7 @@ def replayed(
         limit: Episodes a store at most.
     """
     denoiser, device = world.denoiser, noise.device
-    frames, success = [], []
+    frames, success, tasks = [], [], []
     for store in stores:
         starts = StartStates([store], history=denoiser.settings.history, tasks=world.tasks, splits=(split,))
         episodes = np.flatnonzero(store.episodes["split"] == split)
@@ -171,7 +206,8 @@ def replayed(
             imagined = replay(denoiser, start, torch.from_numpy(actions[:, :-1]).to(device), noise)
             frames.append(imagined.cpu())
             success.append(torch.from_numpy(np.stack([store.success(int(episodes[i])) for i in chunk])))
-    return Footage(torch.cat(frames), torch.cat(success))
+            tasks.extend(store.episodes["task"].iloc[episodes[chunk]])
+    return Footage(torch.cat(frames), torch.cat(success), tuple(tasks))
 
 
 @dataclass
@@ -248,15 +284,34 @@ class ClassifierTrainer:
         self.curve = [(int(row[0]), row[1]) for row in meta["curve"]]
 
 
-def probabilities(model: SuccessClassifier, footage: Footage, device: torch.device) -> Tensor:
-    """The classifier's probability of success for every frame: (N, T)."""
+def judge(model: SuccessClassifier, footage: Footage, device: torch.device) -> Judged:
+    """Asks the classifier about every frame."""
     frames, _ = footage.flat()
-    return model.probability(frames.to(device)).cpu().reshape(footage.success.shape)
+    chance = model.probability(frames.to(device)).cpu().reshape(footage.success.shape)
+    return Judged(chance, footage.success, footage.tasks)
 
 
-def tune_threshold(
-    real: Tensor, real_success: Tensor, generated: Tensor, generated_success: Tensor, minimum_precision: float
-) -> float:
+def tune_thresholds(
+    real: Judged, generated: Judged, tasks: Sequence[str], minimum_precision: float
+) -> dict[str, float]:
+    """Every task's threshold, from its own validation episodes; see `tune_threshold`.
+
+    A task with no success among them, which could not show when it is recognised, gets the threshold that suits the
+    episodes of all tasks.
+    """
+    shared = tune_threshold(real, generated, minimum_precision)
+    thresholds = {}
+    for task in tasks:
+        own = real.of(task), generated.of(task)
+        if all(part.success.any() for part in own):
+            thresholds[task] = tune_threshold(*own, minimum_precision)
+        else:
+            progress.log(f"{task}: no validation episode shows a success; its threshold is that of all tasks, {shared}")
+            thresholds[task] = shared
+    return thresholds
+
+
+def tune_threshold(real: Judged, generated: Judged, minimum_precision: float) -> float:
     """The threshold that refinement's reward will use, from validation episodes.
 
     Among the thresholds whose precision on real frames is at least the minimum, the one whose verdicts on whole
@@ -264,14 +319,12 @@ def tune_threshold(
     several are as good, their middle. Where none is precise enough, the most precise one.
 
     Args:
-        real: Probabilities (N, T) on real frames.
-        real_success: bool (N, T).
-        generated: Probabilities (M, T) on generated frames.
-        generated_success: bool (M, T), of the real frames that they stand for.
+        real: Of real frames.
+        generated: Of generated frames.
         minimum_precision: In [0, 1].
     """
-    precisions = np.array([_precision(real >= t, real_success) for t in THRESHOLDS])
-    verdicts = np.array([_balanced_verdict(generated >= t, generated_success) for t in THRESHOLDS])
+    precisions = np.array([_precision(real.chance >= t, real.success) for t in THRESHOLDS])
+    verdicts = np.array([_balanced_verdict(generated.chance >= t, generated.success) for t in THRESHOLDS])
     allowed = precisions >= minimum_precision
     if not allowed.any():
         return THRESHOLDS[int(np.argmax(precisions))]
@@ -292,15 +345,22 @@ def _balanced_verdict(seen: Tensor, success: Tensor) -> float:
     return float(np.mean(shares))
 
 
-def _detection(model: SuccessClassifier, footage: Footage, device: torch.device) -> dict[str, Any]:
-    """Precision, recall and calibration on all frames of some footage."""
-    chance = probabilities(model, footage, device)
-    seen, success = chance >= model.threshold, footage.success
+def recognition(judged: Judged, thresholds: Mapping[str, float]) -> dict[str, float | None]:
+    """Precision and recall on all frames, each judged by its own task's threshold; None where nothing defines them."""
+    own = torch.tensor([thresholds[task] for task in judged.tasks]).unsqueeze(1)
+    seen, success = judged.chance >= own, judged.success
     hits, found, present = int((seen & success).sum()), int(seen.sum()), int(success.sum())
-    fit = calibration(chance.flatten().double().numpy(), success.flatten().numpy())
-    return {
-        "precision": hits / found if found else None,
-        "recall": hits / present if present else None,
-        "ece": fit.ece,
-        "reliability": fit.bins_as_json(),
-    }
+    return {"precision": hits / found if found else None, "recall": hits / present if present else None}
+
+
+def detection(judged: Judged, thresholds: Mapping[str, float]) -> dict[str, Any]:
+    """Precision and recall as `recognition` has them, and the calibration of the probabilities."""
+    fit = calibration(judged.chance.flatten().double().numpy(), judged.success.flatten().numpy())
+    return {**recognition(judged, thresholds), "ece": fit.ece, "reliability": fit.bins_as_json()}
+
+
+def _headline(metrics: dict[str, Any]) -> dict[str, Any]:
+    """The figures that matter, flat."""
+    figures = {name: value for name, value in metrics.items() if not isinstance(value, (dict, list))}
+    figures |= {f"{name} on generated frames": metrics["generated"][name] for name in ("precision", "recall", "ece")}
+    return figures | {f"threshold of {task}": value for task, value in metrics["thresholds"].items()}
