@@ -101,7 +101,7 @@ class WorldModel(Section):
     residual: bool = True  # predict the change from the last frame; needed at small budgets (docs/method.md)
     task_conditioning: bool = False  # tell the model which task it imagines (the paper does not)
     predict_state: bool = False  # predict the proprioceptive state beside the frame
-    reference_frame: bool = False  # the episode's first frame is in the condition too: what the arm hid is not forgotten
+    reference_frame: bool = False  # the episode's first frame is in the condition too: what the arm hides is not lost
     sigma_data: Annotated[float, Field(gt=0)] = 0.5  # DIAMOND
     sigma_offset_noise: Annotated[float, Field(ge=0)] = 0.3  # DIAMOND, small
     training_sigma_mean: float = -0.4  # of ln sigma (DIAMOND, small)
