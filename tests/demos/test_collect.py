@@ -7,9 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from world4rl.config import BehaviourCloning, Params, load_profile, parse_params
-from world4rl.demos.collect import alternating, collect_demos, collect_policy, collect_random
+from world4rl.demos.collect import ValidationShare, alternating, collect_demos, collect_policy, collect_random
 from world4rl.demos.ingest import store_demos, store_rollouts
 from world4rl.demos.seeds import episode_seeds
 from world4rl.demos.store import EpisodeStore
@@ -78,9 +80,9 @@ def test_what_was_simulated_is_recorded(collected: Paths) -> None:
     assert set(side["simulation"]["versions"]) == {"mujoco", "metaworld"}
     policy = json.loads((collected.raw(TASK, "policy") / "meta" / "world4rl.json").read_text())
     assert len(policy["policy"]) == 64
-    assert [row["split"] for row in policy["episodes"]] == ["train", "train", "validation", "test", "test"]
+    assert [row["split"] for row in policy["episodes"]] == ["train", "validation", "train", "test", "test"]
     random = json.loads((collected.raw(TASK, "random") / "meta" / "world4rl.json").read_text())
-    assert [row["split"] for row in random["episodes"]] == ["train", "train", "validation"]
+    assert [row["split"] for row in random["episodes"]] == ["train", "validation", "train"]
     assert random["policy"] is None
 
 
@@ -125,9 +127,23 @@ def test_only_every_other_training_rollout_is_disturbed(collected: Paths, tmp_pa
     for stage in (collect_policy, collect_random, store_rollouts):
         stage(params.model_copy(update={"rollouts": disturbed}), paths, TASK)
     stores = [EpisodeStore.open(p.store(TASK, "policy")) for p in (collected, paths)]
-    assert stores[0].episodes["split"].tolist() == ["train", "train", "validation", "test", "test"]
+    assert stores[0].episodes["split"].tolist() == ["train", "validation", "train", "test", "test"]
     same = [np.array_equal(*(store.actions(episode) for store in stores)) for episode in range(5)]
     assert same == [True, False, True, True, True]
+
+
+@given(outcomes=st.lists(st.booleans(), max_size=60), share=st.floats(0, 1))
+def test_successes_and_failures_have_the_same_share_in_validation(outcomes: list[bool], share: float) -> None:
+    held = ValidationShare(share)
+    chosen = [held.takes(outcome) for outcome in outcomes]
+    for kind in (True, False):
+        own = [taken for taken, outcome in zip(chosen, outcomes, strict=True) if outcome == kind]
+        assert sum(own) == int(len(own) * share + 0.5)
+
+
+def test_validation_comes_from_all_over_the_collection() -> None:
+    held = ValidationShare(0.2)
+    assert [i for i in range(20) if held.takes(False)] == [2, 7, 12, 17]
 
 
 def test_without_a_policy_there_are_no_rollouts(tmp_path: Path) -> None:

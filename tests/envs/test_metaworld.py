@@ -232,7 +232,7 @@ def test_a_disturbance_is_held_and_has_its_size():
     def still(frames, states, expert, episodes, steps):
         return np.full((len(episodes), 4), 0.1, np.float32)
 
-    act = disturbed(still, std=0.2, hold=4, seed=0)
+    act = disturbed(still, largest=0.2, hold=4, seed=0)
     count = 500
     nothing = np.zeros((count, 24, 24, 3), np.uint8), np.zeros((count, 4), np.float32), np.zeros((count, 4), np.float32)
     rows = [act(*nothing, np.arange(count), np.full(count, step)) for step in range(8)]
@@ -240,8 +240,22 @@ def test_a_disturbance_is_held_and_has_its_size():
     assert all(np.array_equal(rows[4], row) for row in rows[5:])
     assert not np.array_equal(rows[0], rows[4])
     assert rows[0].mean() == pytest.approx(0.1, abs=0.02)
-    assert rows[0].std() == pytest.approx(0.2, abs=0.02)
-    assert np.abs(disturbed(still, std=50.0, hold=1, seed=0)(*nothing, np.arange(count), np.zeros(count))).max() == 1
+    assert rows[0].std() == pytest.approx(0.2 / 3**0.5, abs=0.02), "of a strength that is uniform in [0, 0.2]"
+    assert np.abs(disturbed(still, largest=50.0, hold=1, seed=0)(*nothing, np.arange(count), np.zeros(count))).max() == 1
+
+
+def test_a_disturbance_is_as_strong_all_through_an_episode_and_differs_between_episodes():
+    def still(frames, states, expert, episodes, steps):
+        return np.zeros((len(episodes), 4), np.float32)
+
+    act = disturbed(still, largest=0.2, hold=1, seed=0)
+    none = np.zeros((400, 24, 24, 3), np.uint8), np.zeros((400, 4), np.float32), np.zeros((400, 4), np.float32)
+    sizes = np.array([act(*none, np.full(400, episode), np.arange(400)).std() for episode in range(40)])
+    halves = np.array([act(*none, np.full(400, episode), 1000 + np.arange(400)).std() for episode in range(40)])
+    assert np.allclose(sizes, halves, rtol=0.15)
+    assert sizes.max() <= 0.21
+    assert sizes.min() < 0.05
+    assert sizes.max() > 0.15
 
 
 def test_the_noiseless_expert_is_the_expert():

@@ -50,7 +50,7 @@ def collect_policy(params: Params, paths: Paths, task: str) -> None:
     from world4rl.policies.folder import load_policy
 
     rollouts = params.rollouts
-    counts = _shares(rollouts.policy, rollouts.validation) | {"test": rollouts.held_out}
+    counts = {"train": rollouts.policy, "test": rollouts.held_out}
     policy = load_policy(paths.bc(task), machine.select_device(params.device))
     controllers = {}
     for split in counts:
@@ -64,15 +64,14 @@ def collect_policy(params: Params, paths: Paths, task: str) -> None:
         "policy_acts": "mean in even episodes, sampled in odd ones",
         "disturbance": rollouts.disturbance,
     }
-    _collect(params, task, "policy", counts, controllers, paths, extra)
+    _collect(params, task, "policy", counts, controllers, paths, extra, validation=rollouts.validation)
 
 
 def collect_random(params: Params, paths: Paths, task: str) -> None:
     """The stage `random_rollouts@task`: actions uniform in [-1, 1], each held for `random_hold` steps."""
-    counts = _shares(params.rollouts.random, params.rollouts.validation)
-    hold = params.rollouts.random_hold
-    controllers = {split: random_controller(_noise_seed(params.seed, task, "random", split), hold) for split in counts}
-    _collect(params, task, "random", counts, controllers, paths)
+    rollouts = params.rollouts
+    controllers = {"train": random_controller(_noise_seed(params.seed, task, "random", "train"), rollouts.random_hold)}
+    _collect(params, task, "random", {"train": rollouts.random}, controllers, paths, validation=rollouts.validation)
 
 
 def alternating(even: Controller, odd: Controller) -> Controller:
@@ -91,10 +90,24 @@ def alternating(even: Controller, odd: Controller) -> Controller:
     return act
 
 
-def _shares(episodes: int, validation: float) -> dict[str, int]:
-    """Splits a number of episodes; a share above zero gets at least one of several episodes."""
-    held = min(max(round(episodes * validation), 1 if validation > 0 else 0), max(episodes - 1, 0))
-    return {"train": episodes - held, "validation": held}
+class ValidationShare:
+    """Chooses episodes for validation as they come: the same share of the successes and of the failures.
+
+    Chance alone may leave a small validation set without successes, and a threshold cannot be tuned without them.
+
+    Args:
+        share: Of each kind, in [0, 1]; of n episodes of a kind, n times the share are chosen, rounded half up.
+    """
+
+    def __init__(self, share: float) -> None:
+        self._share = share
+        self._seen = {True: 0, False: 0}
+
+    def takes(self, success: bool) -> bool:
+        """Whether the next episode, which succeeded or not, is one for validation."""
+        before = self._seen[success]
+        self._seen[success] += 1
+        return int((before + 1) * self._share + 0.5) > int(before * self._share + 0.5)
 
 
 def _noise_seed(run_seed: int, task: str, source: str, split: str, stream: int = 0) -> int:
@@ -110,7 +123,9 @@ def _collect(
     controllers: Mapping[str, Controller],
     paths: Paths,
     extra: Mapping[str, Any] | None = None,
+    validation: float = 0.0,
 ) -> None:
+    """Records episodes of the splits in `counts`; a share of the training ones, `validation`, is for validation."""
     simulation = params.simulation
     side = {
         "source": source,
@@ -128,6 +143,7 @@ def _collect(
     )
     size = (simulation.image_size, simulation.image_size)
     successes = 0
+    held = ValidationShare(validation)
     began = time.perf_counter()
     with progress.track(f"collect {source}", sum(counts.values()), unit="episode") as bar:
 
@@ -137,7 +153,7 @@ def _collect(
                 seeds = episode_seeds(params.seed, task, source, split, count)
                 for episode in roll_out(task, simulation, seeds, controllers[split], stop_at_success=False):
                     successes += episode.success
-                    yield split, episode
+                    yield "validation" if split == "train" and held.takes(episode.success) else split, episode
                     bar.advance(1, success_rate=successes / (bar.done + 1))
 
         write_dataset(paths.raw(task, source), episodes(), recording, image_size=size)

@@ -86,13 +86,18 @@ def random_controller(seed: int, hold: int = 1) -> Controller:
     return act
 
 
-def disturbed(controller: Controller, std: float, hold: int, seed: int) -> Controller:
-    """The controller, with Gaussian noise of standard deviation `std` on its actions, drawn anew every `hold` steps."""
+def disturbed(controller: Controller, largest: float, hold: int, seed: int) -> Controller:
+    """The controller, with Gaussian noise on its actions, drawn anew every `hold` steps.
+
+    Each episode draws the noise's standard deviation, uniform up to `largest`. What refines a policy lies between
+    what it does and what makes it fail: one strength for all would show the one or the other.
+    """
 
     def act(
         frames: np.ndarray, states: np.ndarray, expert: np.ndarray, episodes: np.ndarray, steps: np.ndarray
     ) -> np.ndarray:
-        noise = std * _draw(seed, episodes, steps // hold, "standard_normal")
+        strength = largest * np.array([np.random.default_rng((seed, int(episode))).random() for episode in episodes])
+        noise = strength[:, None] * _draw(seed, episodes, steps // hold, "standard_normal")
         return _clip(controller(frames, states, expert, episodes, steps) + noise)
 
     return act
