@@ -241,7 +241,8 @@ def test_a_disturbance_is_held_and_has_its_size():
     assert not np.array_equal(rows[0], rows[4])
     assert rows[0].mean() == pytest.approx(0.1, abs=0.02)
     assert rows[0].std() == pytest.approx(0.2 / 3**0.5, abs=0.02), "of a strength that is uniform in [0, 0.2]"
-    assert np.abs(disturbed(still, largest=50.0, hold=1, seed=0)(*nothing, np.arange(count), np.zeros(count))).max() == 1
+    strong = disturbed(still, largest=50.0, hold=1, seed=0)
+    assert np.abs(strong(*nothing, np.arange(count), np.zeros(count))).max() == 1
 
 
 def test_a_disturbance_is_as_strong_all_through_an_episode_and_differs_between_episodes():
