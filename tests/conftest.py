@@ -27,7 +27,10 @@ if "mujoco" not in sys.modules:  # must be chosen before the first import
 
 @pytest.fixture(scope="session")
 def write_store() -> Callable[..., None]:
-    """Writes a small store. Row t of episode e can be recognised: its frame's first pixel is (t, e, 0)."""
+    """Writes a small store. Row t of episode e can be recognised: its frame's first pixel is (t, e, 0).
+
+    An episode with `success_from` rows has no row that shows its success: its last action solved the task.
+    """
     from world4rl.config import Store
     from world4rl.demos.store import StoredEpisode, StoreWriter
     from world4rl.files import replacing
@@ -69,7 +72,7 @@ def write_store() -> Callable[..., None]:
                         task=task,
                         source=source,
                         split=split,
-                        succeeded=bool(success.any()),
+                        succeeded=first is not None,
                         seed=index,
                         episode=index if numbers is None else numbers[index],
                     ),
