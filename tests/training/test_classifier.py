@@ -53,10 +53,11 @@ def noise(seed: int, episodes: int = 8, steps: int = 6, bright: int = 255) -> Fo
     return Footage(frames.flatten(0, 1), labels(success.tolist()))
 
 
-def labels(success: list[list[int]], task: str = BUTTON) -> Labels:
-    """Of episodes whose frames show a success where there is a 1."""
+def labels(success: list[list[int]], task: str = BUTTON, solved_last: tuple[int, ...] = ()) -> Labels:
+    """Of episodes whose frames show a success where there is a 1; the last actions of `solved_last` were one too."""
     flat = torch.tensor([shows for episode in success for shows in episode], dtype=torch.bool)
-    return Labels(flat, torch.tensor([len(episode) for episode in success]), (task,) * len(success))
+    succeeded = torch.tensor([any(episode) or number in solved_last for number, episode in enumerate(success)])
+    return Labels(flat, succeeded, torch.tensor([len(episode) for episode in success]), (task,) * len(success))
 
 
 def trainer(**settings: object) -> ClassifierTrainer:
@@ -106,8 +107,8 @@ def test_goes_on_where_it_was_interrupted(tmp_path, monkeypatch):
     assert later.curve == whole.curve
 
 
-def judged(chance: list[list[float]], success: list[list[int]], task: str = BUTTON) -> Judged:
-    return Judged(torch.tensor([value for episode in chance for value in episode]), labels(success, task))
+def judged(chance: list[list[float]], success: list[list[int]], task: str = BUTTON, **more: tuple[int, ...]) -> Judged:
+    return Judged(torch.tensor([value for episode in chance for value in episode]), labels(success, task, **more))
 
 
 def test_the_threshold_is_precise_on_real_frames_and_right_about_generated_episodes():
@@ -134,6 +135,7 @@ def together(*parts: Judged) -> Judged:
         torch.cat([part.chance for part in parts]),
         Labels(
             torch.cat([part.labels.success for part in parts]),
+            torch.cat([part.labels.succeeded for part in parts]),
             torch.cat([part.labels.lengths for part in parts]),
             sum((part.labels.tasks for part in parts), ()),
         ),
@@ -192,6 +194,34 @@ def test_no_verdict_counts_the_first_frame_or_another_episodes():
     assert made.labels.shown.tolist() == [False, False, True, False]
     # Any threshold between the failures' 0.1 and the success' 0.8 is right about all four: the middle of both.
     assert tune_threshold(judged([[0.0]], [[0]]), made, 0.0) == pytest.approx(0.46, abs=0.021)
+
+
+def test_a_success_that_no_frame_shows_is_no_verdict_about_an_episode():
+    """The last action solved the task: that nothing is seen before it is no miss, and to see it come is no error."""
+    chance, success = [[0.0, 0.2, 0.7], [0.0, 0.1, 0.2], [0.0, 0.5, 0.6]], [[0, 0, 1], [0, 0, 0], [0, 0, 0]]
+    plain = judged([[0.0]], [[0]])
+    failed, solved = judged(chance, success), judged(chance, success, solved_last=(2,))
+    assert failed.labels.told.tolist() == [True, True, True]
+    assert solved.labels.told.tolist() == [True, True, False]
+    assert tune_threshold(plain, failed, 0.0) > 0.6, "a failure must not be taken for a success"
+    without = judged(chance[:2], success[:2])
+    assert tune_threshold(plain, solved, 0.0) == tune_threshold(plain, without, 0.0) < 0.6
+    # Its frames are no successes all the same.
+    assert recognition(solved, {BUTTON: 0.5}) == {"precision": pytest.approx(1 / 3), "recall": 1.0}
+
+
+def test_where_no_frame_tells_how_an_episode_ended_precision_alone_decides():
+    real = judged([[0.0, 0.6, 0.9]], [[0, 0, 1]])
+    assert tune_threshold(real, judged([[0.9, 0.9]], [[0, 0]], solved_last=(0,)), 0.9) == pytest.approx(0.8, abs=0.021)
+
+
+def test_footage_knows_which_episodes_their_last_action_solved(write_store, tmp_path, small_world_model):
+    write_store(tmp_path / "store", splits=("train",) * 3, lengths=(4, 3, 5), success_from=(4, None, 2))
+    stores = [EpisodeStore.open(tmp_path / "store")]
+    world = Denoiser(small_world_model(), Shapes(16, 2, 3, 2))
+    for made in (footage(stores, "train"), replays(stores, world)):
+        told = dict(zip(made.labels.lengths.tolist(), made.labels.told.tolist(), strict=True))
+        assert told == {4: False, 3: True, 5: True}
 
 
 def test_figures_are_of_frames_not_of_episodes():

@@ -47,11 +47,13 @@ class Labels:
 
     Attributes:
         success: bool (M,), whether the *real* frame at this place shows a solved task.
+        succeeded: bool (N,), whether the episode as a whole is a success.
         lengths: int64 (N,), frames of each episode.
         tasks: N names.
     """
 
     success: Tensor
+    succeeded: Tensor
     lengths: Tensor
     tasks: tuple[str, ...]
 
@@ -64,6 +66,31 @@ class Labels:
     def shown(self) -> Tensor:
         """bool (N,): whether any frame of each episode shows a solved task."""
         return self.owner[self.success].bincount(minlength=len(self.lengths)) > 0
+
+    @property
+    def told(self) -> Tensor:
+        """bool (N,): whether the frames tell how each episode ended.
+
+        They do not where its last action solved the task: what that led to was not recorded, nor is it imagined.
+        """
+        return self.shown | ~self.succeeded
+
+    @classmethod
+    def read(cls, episodes: Sequence[tuple[EpisodeStore, int]]) -> Labels:
+        """The labels of episodes, each a store and a row of its table."""
+        success = [torch.from_numpy(store.success(row)) for store, row in episodes]
+        entries = [store.episodes.iloc[row] for store, row in episodes]
+        return cls(
+            torch.cat(success),
+            torch.tensor([bool(entry["success"]) for entry in entries]),
+            torch.tensor([len(shows) for shows in success]),
+            tuple(entry["task"] for entry in entries),
+        )
+
+    def select(self, rows: Tensor) -> Labels:
+        """Those of some of the episodes, bool (N,)."""
+        tasks = tuple(task for task, kept in zip(self.tasks, rows.tolist(), strict=True) if kept)
+        return Labels(self.success[rows[self.owner]], self.succeeded[rows], self.lengths[rows], tasks)
 
 
 @dataclass(frozen=True)
@@ -101,10 +128,8 @@ class Judged:
 
     def of(self, task: str) -> Judged:
         """The episodes of one task."""
-        own = torch.tensor([name == task for name in self.labels.tasks], dtype=torch.bool)
-        rows = own[self.labels.owner]
-        kept = Labels(self.labels.success[rows], self.labels.lengths[own], (task,) * int(own.sum()))
-        return Judged(self.chance[rows], kept)
+        rows = torch.tensor([name == task for name in self.labels.tasks], dtype=torch.bool)
+        return Judged(self.chance[rows[self.labels.owner]], self.labels.select(rows))
 
 
 def train(params: Params, paths: Paths) -> None:
@@ -179,24 +204,15 @@ def footage(stores: list[EpisodeStore], split: str) -> Footage:
     Raises:
         DataError: the split has no episodes.
     """
-    frames, success, tasks = [], [], []
-    for store in stores:
-        for episode in np.flatnonzero(store.episodes["split"] == split):
-            frames.append(torch.from_numpy(store.frames(int(episode))).permute(0, 3, 1, 2))
-            success.append(torch.from_numpy(store.success(int(episode))))
-            tasks.append(store.episodes["task"].iloc[episode])
-    if not tasks:
+    episodes = [(store, int(row)) for store in stores for row in np.flatnonzero(store.episodes["split"] == split)]
+    if not episodes:
         raise DataError(
             f"the success classifier needs {split} episodes, and there are none",
             where=", ".join(str(store.path) for store in stores) or None,
             remedy="raise rollouts.validation or rollouts.held_out in params.yaml",
         )
-    return Footage(torch.cat(frames), _labels(success, tasks))
-
-
-def _labels(success: list[Tensor], tasks: list[str]) -> Labels:
-    """The labels of N episodes, each of T frames, from N bool (T,)."""
-    return Labels(torch.cat(success), torch.tensor([len(each) for each in success]), tuple(tasks))
+    frames = [torch.from_numpy(store.frames(row)).permute(0, 3, 1, 2) for store, row in episodes]
+    return Footage(torch.cat(frames), Labels.read(episodes))
 
 
 def replayed(
@@ -222,8 +238,7 @@ def replayed(
     """
     denoiser, device = world.denoiser, noise.device
     frames: list[Tensor] = []
-    success: list[Tensor] = []
-    tasks: list[str] = []
+    shown: list[tuple[EpisodeStore, int]] = []
     for store in stores:
         starts = StartStates([store], history=denoiser.settings.history, tasks=world.tasks, splits=(split,))
         episodes = np.flatnonzero(store.episodes["split"] == split)
@@ -235,13 +250,13 @@ def replayed(
         # Those of like length side by side, or much of what is imagined would be thrown away.
         order = order[np.argsort(store.episodes["length"].to_numpy()[episodes[order]], kind="stable")]
         for chunk in np.array_split(order, -(-len(order) // REPLAY_BATCH)):
-            actions = [torch.from_numpy(store.actions(int(episodes[i]))[:-1]) for i in chunk]
+            rows = [int(row) for row in episodes[chunk]]
+            actions = [torch.from_numpy(store.actions(row)[:-1]) for row in rows]
             start = starts.take(np.stack((chunk, np.zeros_like(chunk)), axis=1)).to(device)
             imagined = replay(denoiser, start, pad_sequence(actions, batch_first=True).to(device), noise).cpu()
             frames.extend(own[: len(taken) + 1] for own, taken in zip(imagined, actions, strict=True))
-            success.extend(torch.from_numpy(store.success(int(episodes[i]))) for i in chunk)
-            tasks.extend(store.episodes["task"].iloc[episodes[chunk]])
-    return Footage(torch.cat(frames), _labels(success, tasks))
+            shown.extend((store, row) for row in rows)
+    return Footage(torch.cat(frames), Labels.read(shown))
 
 
 @dataclass
@@ -347,14 +362,16 @@ def tune_threshold(real: Judged, generated: Judged, minimum_precision: float) ->
 
     Among the thresholds whose precision on real frames is at least the minimum, the one whose verdicts on whole
     generated episodes (a success in any frame) are right most often, successes and failures weighed alike. Where
-    several are as good, their middle. Where none is precise enough, the most precise one.
+    several are as good, their middle. Where none is precise enough, the most precise one. Episodes whose frames do not
+    tell how they ended take no part in the verdicts: to see no success in them is neither right nor wrong.
 
     Args:
         real: Of real frames.
         generated: Of generated frames.
         minimum_precision: In [0, 1].
     """
-    highest, shown = generated.highest, generated.labels.shown
+    told = generated.labels.told
+    highest, shown = generated.highest[told], generated.labels.shown[told]
     precisions = np.array([_precision(real.chance >= t, real.labels.success) for t in THRESHOLDS])
     verdicts = np.array([_balanced(highest >= t, shown) for t in THRESHOLDS])
     allowed = precisions >= minimum_precision
@@ -371,9 +388,9 @@ def _precision(seen: Tensor, success: Tensor) -> float:
 
 
 def _balanced(verdict: Tensor, truth: Tensor) -> float:
-    """Mean of the shares of successful and of failed episodes that the verdicts, bool (N,), recognise as such."""
+    """Mean of the shares of successful and of failed episodes that verdicts, bool (N,), get right; 1 where N is 0."""
     shares = [float((verdict == truth)[kind].float().mean()) for kind in (truth, ~truth) if kind.any()]
-    return float(np.mean(shares))
+    return float(np.mean(shares)) if shares else 1.0
 
 
 def recognition(judged: Judged, thresholds: Mapping[str, float]) -> dict[str, float | None]:
