@@ -48,6 +48,7 @@ def write_store() -> Callable[..., None]:
         action_size: int = 2,
         state_size: int = 3,
         seed: int = 0,
+        labels: str = "next.success",
     ) -> None:
         rng = np.random.default_rng(seed)
         shapes = {
@@ -78,6 +79,6 @@ def write_store() -> Callable[..., None]:
                     ),
                     "made up",
                 )
-            writer.finish({**shapes, "image_size": [size, size], "fps": 40.0, "quarantined": []})
+            writer.finish({**shapes, "image_size": [size, size], "fps": 40.0, "labels": labels, "quarantined": []})
 
     return write

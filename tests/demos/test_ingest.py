@@ -72,6 +72,7 @@ def test_two_cameras_of_other_names_and_sizes_two_tasks_no_success(tmp_path: Pat
     assert (store.image_size, store.action_size, store.state_size, store.fps) == ((20, 20), 7, 9, 10.0)
     assert store.episodes["task"].tolist() == ["pick up the cube", "open the drawer", "pick up the cube"]
     assert store.description["labels"] == "none"
+    assert not store.labelled(0)
     assert store.description["resize"]["wrist"] == {
         "from": [30, 40],
         "to": [20, 20],
@@ -187,6 +188,7 @@ def test_the_side_files_verdict_counts_where_no_column_says(tmp_path: Path, reco
     assert store.episodes["seed"].iloc[0] == 5
     assert not store.success(0).any()  # nobody labelled a frame
     assert store.description["labels"] == "meta/world4rl.json"
+    assert [store.labelled(row) for row in range(3)] == [False, True, True]
     assert store.description["side"]["operator"] == "Ada"
     assert report.successes == 1
 

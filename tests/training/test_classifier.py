@@ -224,6 +224,24 @@ def test_footage_knows_which_episodes_their_last_action_solved(write_store, tmp_
         assert told == {4: False, 3: True, 5: True}
 
 
+@pytest.mark.parametrize(("labels", "lengths"), [("meta/world4rl.json", [3, 6]), ("none", [])])
+def test_frames_that_nobody_labelled_teach_nothing(write_store, tmp_path, small_world_model, labels, lengths):
+    """Where only an episode as a whole is known to be a success, some of its frames may show one."""
+    write_store(
+        tmp_path / "a", splits=("train",) * 4, lengths=(4, 3, 5, 6), success_from=(4, None, 5, None), labels=labels
+    )
+    write_store(tmp_path / "b", splits=("train",), lengths=(7,), success_from=(None,))
+    stores, world = (
+        [EpisodeStore.open(tmp_path / name) for name in "ab"],
+        Denoiser(small_world_model(), Shapes(16, 2, 3, 2)),
+    )
+    for made in (footage(stores, "train"), replays(stores, world), replays(stores, world, limit=3)):
+        assert made.labels.lengths.tolist() == [*lengths, 7]
+    if not lengths:
+        with pytest.raises(DataError, match="labelled frames"):
+            footage(stores[:1], "train")
+
+
 def test_figures_are_of_frames_not_of_episodes():
     """Three of four frames that are called a success are one, whatever the lengths of their episodes."""
     uneven = judged([[0.9, 0.9], [0.2], [0.1, 0.2, 0.9, 0.9]], [[0, 1], [0], [0, 0, 1, 1]])

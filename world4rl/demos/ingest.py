@@ -31,7 +31,7 @@ from world4rl.demos.reading import (
     read_columns,
     refuse,
 )
-from world4rl.demos.store import StoredEpisode, StoreWriter
+from world4rl.demos.store import UNLABELLED, StoredEpisode, StoreWriter
 from world4rl.demos.tables import FRAME_TABLE, derive, validate
 from world4rl.errors import ConfigError, DataError
 from world4rl.files import replacing, write_json
@@ -262,7 +262,7 @@ def ingest(dataset: Path, out: Path, options: IngestOptions | None = None) -> In
         dataset=source.root,
         accepted=writer.episodes,
         frames=writer.frames,
-        successes=successes if description["labels"] != "none" else None,
+        successes=successes if description["labels"] != UNLABELLED else None,
         mapped=plan.mapped,
         ignored=plan.ignored,
         resized={c: entry["choice"] for c, entry in description["resize"].items() if entry["from"] != entry["to"]},
@@ -290,7 +290,7 @@ def _nothing_left(dataset: Dataset, quarantined: Sequence[Mapping[str, Any]]) ->
 def _description(
     dataset: Dataset, plan: _Plan, options: IngestOptions, name: str, quarantined: list[dict[str, Any]]
 ) -> dict[str, Any]:
-    labels = "none"
+    labels = UNLABELLED
     if plan.success is not None:
         labels = plan.success.name
     elif any("success" in row for row in dataset.side.get("episodes", [])):

@@ -199,15 +199,16 @@ def train(params: Params, paths: Paths) -> None:
 
 
 def footage(stores: list[EpisodeStore], split: str) -> Footage:
-    """The real episodes of a split, all of them, each with all its frames.
+    """The real episodes of a split, all of them whose frames are labelled, each with all its frames.
 
     Raises:
-        DataError: the split has no episodes.
+        DataError: the split has no such episodes.
     """
-    episodes = [(store, int(row)) for store in stores for row in np.flatnonzero(store.episodes["split"] == split)]
+    rows = [(store, int(row)) for store in stores for row in np.flatnonzero(store.episodes["split"] == split)]
+    episodes = [(store, row) for store, row in rows if store.labelled(row)]
     if not episodes:
         raise DataError(
-            f"the success classifier needs {split} episodes, and there are none",
+            f"the success classifier needs {split} episodes with labelled frames, and there are none",
             where=", ".join(str(store.path) for store in stores) or None,
             remedy="raise rollouts.validation or rollouts.held_out in params.yaml",
         )
@@ -240,13 +241,13 @@ def replayed(
     frames: list[Tensor] = []
     shown: list[tuple[EpisodeStore, int]] = []
     for store in stores:
-        starts = StartStates([store], history=denoiser.settings.history, tasks=world.tasks, splits=(split,))
         episodes = np.flatnonzero(store.episodes["split"] == split)
-        if not len(episodes):
+        order = np.flatnonzero([store.labelled(int(row)) for row in episodes])
+        if not len(order):
             continue
-        order: np.ndarray = np.arange(len(episodes))
+        starts = StartStates([store], history=denoiser.settings.history, tasks=world.tasks, splits=(split,))
         if limit is not None and len(order) > limit:
-            order = np.sort(rng.choice(len(order), limit, replace=False))
+            order = np.sort(rng.choice(order, limit, replace=False))
         # Those of like length side by side, or much of what is imagined would be thrown away.
         order = order[np.argsort(store.episodes["length"].to_numpy()[episodes[order]], kind="stable")]
         for chunk in np.array_split(order, -(-len(order) // REPLAY_BATCH)):
