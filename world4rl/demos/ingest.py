@@ -303,6 +303,7 @@ def _description(
     return {
         "cameras": list(plan.cameras),
         "image_size": list(plan.size),
+        "fit": options.fit,
         "resize": resize,
         "action_size": plan.action.size,
         "state_size": plan.state.size if plan.state else 0,
@@ -525,7 +526,7 @@ def _tell(figures: Mapping[str, Any]) -> None:
     )
 
 
-def ingest_command(dataset: Path, out: Path, mapping: Mapping[str, str], size: int | None) -> None:
+def ingest_command(dataset: Path, out: Path, mapping: Mapping[str, str], size: int | None, fit: Fit) -> None:
     """`world4rl ingest`: makes a store and prints what was accepted, mapped, resized and refused.
 
     Args:
@@ -533,10 +534,11 @@ def ingest_command(dataset: Path, out: Path, mapping: Mapping[str, str], size: i
         out: The store to create.
         mapping: Feature by name, see `IngestOptions`.
         size: Height and width of the stored frames in pixels; None: those of the smallest camera.
+        fit: How a picture of another shape gets there, see `IngestOptions`.
 
     Raises:
         DataError: nothing of the dataset can be used; nothing was written.
     """
-    options = IngestOptions(mapping=mapping, size=None if size is None else (size, size))
+    options = IngestOptions(mapping=mapping, size=None if size is None else (size, size), fit=fit)
     for line in ingest(dataset, out, options).lines():
         print(line)
