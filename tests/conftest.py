@@ -27,7 +27,10 @@ if "mujoco" not in sys.modules:  # must be chosen before the first import
 
 @pytest.fixture(scope="session")
 def write_store() -> Callable[..., None]:
-    """Writes a small store. Row t of episode e can be recognised: its frame's first pixel is (t, e, 0)."""
+    """Writes a small store. Row t of episode e can be recognised: its frame's first pixel is (t, e, 0).
+
+    An episode with `success_from` rows has no row that shows its success: its last action solved the task.
+    """
     from world4rl.config import Store
     from world4rl.demos.store import StoredEpisode, StoreWriter
     from world4rl.files import replacing
@@ -45,6 +48,7 @@ def write_store() -> Callable[..., None]:
         action_size: int = 2,
         state_size: int = 3,
         seed: int = 0,
+        labels: str = "next.success",
     ) -> None:
         rng = np.random.default_rng(seed)
         shapes = {
@@ -69,12 +73,12 @@ def write_store() -> Callable[..., None]:
                         task=task,
                         source=source,
                         split=split,
-                        succeeded=bool(success.any()),
+                        succeeded=first is not None,
                         seed=index,
                         episode=index if numbers is None else numbers[index],
                     ),
                     "made up",
                 )
-            writer.finish({**shapes, "image_size": [size, size], "fps": 40.0, "quarantined": []})
+            writer.finish({**shapes, "image_size": [size, size], "fps": 40.0, "labels": labels, "quarantined": []})
 
     return write

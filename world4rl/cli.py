@@ -10,7 +10,7 @@ import signal
 import sys
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, NoReturn
+from typing import Annotated, Literal, NoReturn
 
 import typer
 
@@ -90,6 +90,10 @@ def ingest(
         typer.Option("--map", metavar="NAME=FEATURE", help="Which of the dataset's features stands for NAME."),
     ] = None,
     size: Annotated[int | None, typer.Option("--size", min=1, help="Resize frames to SIZE x SIZE pixels.")] = None,
+    fit: Annotated[
+        Literal["stretch", "crop", "pad"],
+        typer.Option("--fit", help="How frames of another shape get there: stretched, cropped or padded with black."),
+    ] = "stretch",
 ) -> None:
     """Check any LeRobot v3 dataset and convert it into a Zarr store."""
     mapping: dict[str, str] = {}
@@ -106,7 +110,7 @@ def ingest(
     from world4rl.demos.ingest import ingest_command
 
     with progress.session(f"ingest {dataset}"):
-        ingest_command(dataset, out, mapping, size)
+        ingest_command(dataset, out, mapping, size, fit)
 
 
 def main() -> NoReturn:

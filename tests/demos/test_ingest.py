@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, get_args
 
 import av
 import numpy as np
@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from world4rl.config import load_profile
-from world4rl.demos.ingest import IngestOptions, IngestReport, ingest, shrinker, store_demos, store_rollouts
+from world4rl.demos.ingest import Fit, IngestOptions, IngestReport, ingest, shrinker, store_demos, store_rollouts
 from world4rl.demos.recording import encode_png, write_dataset
 from world4rl.demos.store import EpisodeStore
 from world4rl.errors import ConfigError, DataError
@@ -72,6 +72,7 @@ def test_two_cameras_of_other_names_and_sizes_two_tasks_no_success(tmp_path: Pat
     assert (store.image_size, store.action_size, store.state_size, store.fps) == ((20, 20), 7, 9, 10.0)
     assert store.episodes["task"].tolist() == ["pick up the cube", "open the drawer", "pick up the cube"]
     assert store.description["labels"] == "none"
+    assert not store.labelled(0)
     assert store.description["resize"]["wrist"] == {
         "from": [30, 40],
         "to": [20, 20],
@@ -187,6 +188,7 @@ def test_the_side_files_verdict_counts_where_no_column_says(tmp_path: Path, reco
     assert store.episodes["seed"].iloc[0] == 5
     assert not store.success(0).any()  # nobody labelled a frame
     assert store.description["labels"] == "meta/world4rl.json"
+    assert [store.labelled(row) for row in range(3)] == [False, True, True]
     assert store.description["side"]["operator"] == "Ada"
     assert report.successes == 1
 
@@ -596,6 +598,29 @@ def test_the_command_prints_what_it_did(dataset: Path, tmp_path: Path, rewrite: 
     ):
         assert words in result.stdout
     assert EpisodeStore.open(out).image_size == (16, 16)
+
+
+@pytest.mark.parametrize("fit", get_args(Fit))
+def test_the_command_fits_as_asked_and_the_store_says_how(tmp_path: Path, record_with_lerobot: Any, fit: Fit) -> None:
+    record_with_lerobot(tmp_path / "raw", cameras={"eye": (16, 32)}, lengths=(6,))
+    result = run_command(tmp_path / "raw", "--out", tmp_path / "store", "--size", "16", "--fit", fit)
+    assert result.returncode == 0, result.stderr
+    assert f"resized  eye: 16x32 to 16x16, {fit}" in result.stdout
+    store = EpisodeStore.open(tmp_path / "store")
+    assert store.description["fit"] == fit
+    ingest(tmp_path / "raw", tmp_path / "same", IngestOptions(size=(16, 16), fit=fit))
+    assert EpisodeStore.open(tmp_path / "same").digest == store.digest
+    black = (store.frames(0)[:, [0, -1]] == 0).all()
+    assert black == (fit == "pad")
+
+
+def test_the_command_stretches_where_it_is_not_told_and_refuses_other_fits(dataset: Path, tmp_path: Path) -> None:
+    assert run_command(dataset, "--out", tmp_path / "store").returncode == 0
+    assert EpisodeStore.open(tmp_path / "store").description["fit"] == "stretch"
+    result = run_command(dataset, "--out", tmp_path / "other", "--fit", "squeeze")
+    assert result.returncode != 0
+    assert "squeeze" in result.stderr
+    assert not (tmp_path / "other").exists()
 
 
 def test_the_command_fails_with_one_clear_error(dataset: Path, tmp_path: Path) -> None:

@@ -114,6 +114,23 @@ def test_returns_count_down_to_the_first_success(starts):
     assert len(states) == 13
 
 
+def test_a_success_by_the_last_action_is_worth_as_much_as_any_other(write_store, tmp_path):
+    """No row shows it, for what the last action led to is not stored; only the episode's entry says so."""
+    write_store(tmp_path / "store", splits=("train",) * 3, lengths=(4, 3, 5), success_from=(4, None, 2))
+    store = EpisodeStore.open(tmp_path / "store")
+    assert not store.success(0).any()
+    assert store.episodes["success"].tolist() == [True, False, True]
+    starts = StartStates([store], history=HISTORY, tasks=(TASK,))
+    assert starts.first_success == [4, None, 2]
+    frames, _, values = starts.returns(0.5)
+    assert values.tolist() == [0.125, 0.25, 0.5, 1.0] + [0.0] * 3 + [0.5, 1.0]
+    assert frames[:, 0, 0, 0].tolist() == [*range(4), *range(3), *range(2)]
+    moment, left = starts.draw(500, 1.0, np.random.default_rng(0))
+    last = rows(moment)[:, -1]
+    assert set(last[episodes(moment) == 0].tolist()) == {1, 2, 3}, "its last row is not solved yet"
+    assert set(left[(episodes(moment) == 0) & (last == 3)].tolist()) == {1}
+
+
 def test_advancing_shifts_the_history_and_appends_what_the_action_led_to(make_counting, starts):
     before = starts.take(np.array([(0, 4), (1, 2)]))
     action = torch.tensor([[1.0, -1.0], [0.2, 5.0]])

@@ -61,7 +61,7 @@ def test_the_reward_comes_with_the_frame_that_shows_the_success(make_env):
     actions = torch.zeros(4, 2)
     _, reward, terminated, _, info = env.step(actions)
     assert reward.tolist() == [0, 0, 0, 0]
-    assert "final_obs" not in info
+    assert not {"final_obs", "_final_obs"} & set(info)
     observation, reward, terminated, truncated, info = env.step(actions)
     assert reward.tolist() == [1, 1, 1, 1]
     assert reward.dtype == torch.float32
@@ -168,7 +168,10 @@ def test_only_finished_rows_begin_anew(make_env):
         now = np.array(counts(observation))
         assert (now[~finished] == final[~finished]).all()
         assert (now[finished] <= 6).all()
+        assert ("_final_obs" in info) == ("final_obs" in info) == finished.any()
         if "final_obs" in info:
+            assert info["_final_obs"].dtype == torch.bool
+            assert (info["_final_obs"].numpy() == finished).all()
             pixels = observation["pixels"][~torch.from_numpy(finished)]
             assert torch.equal(pixels, info["final_obs"]["pixels"][~torch.from_numpy(finished)])
         steps[finished] = 0

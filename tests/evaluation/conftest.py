@@ -242,6 +242,7 @@ def _fidelity(paths: Paths, tasks: tuple[str, ...], poor: bool) -> None:
                 "policy_failure_recall": 0.97,
             },
             "action_controllability": 0.98 if poor else 2.37,
+            "random_action_ratio": 1.08 if poor else 5.6,
             "strips": strips,
         },
     )

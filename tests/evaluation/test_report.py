@@ -100,14 +100,29 @@ def test_a_poor_run_is_reported_as_such(finished_run: Builder) -> None:
         "55 % of held-out expert successes are seen as successes; at least 90 % should be",
         "25 steps ahead the world model predicts no better than repeating the last frame",
         "The world model hardly listens to the actions",
+        "with random actions its error is only 1.08 times that with the true ones; it should be at least 1.2 times",
         "calls real frames a success it is right 81 % of the time; the bound is 90 %",
         "On generated frames the success classifier called nothing a success",
-        "9 things fell short",
+        "10 things fell short",
         "✕ not foretold",
     ):
         assert sentence in text
     # Exactly 15 points apart is still within 15 points.
     assert "imagination flatters the cloned policy" not in text
+
+
+@pytest.mark.parametrize(("ratio", "heeds"), [(1.0, False), (1.19, False), (1.2, True), (3.0, True)])
+def test_a_model_that_random_actions_hardly_disturb_falls_short(
+    finished_run: Builder, ratio: float, heeds: bool
+) -> None:
+    """Also where exchanged actions, which may be much alike, leave nothing to complain of."""
+    params, paths = finished_run(GOOD)
+    write_json(paths.fidelity_metrics, read_json(paths.fidelity_metrics) | {"random_action_ratio": ratio})
+    write_report(params, paths)
+    text = read(paths).text
+    assert ("Nothing: every task is clearly better" in text) == heeds
+    assert ("The world model does not heed what the robot does" in text) != heeds
+    assert f"{figures.number(ratio, 3)}× the error when they are random" in text
 
 
 def test_a_small_gain_is_not_called_one(finished_run: Builder) -> None:

@@ -8,9 +8,10 @@ import torch
 
 from world4rl.config import Classifier, load_profile
 from world4rl.demos.store import EpisodeStore
+from world4rl.envs.imagination import StartStates, replay
 from world4rl.errors import DataError
 from world4rl.evaluation.metrics import ClassifierMetrics, read_metrics
-from world4rl.models.denoiser import Denoiser, Shapes
+from world4rl.models.denoiser import Context, Denoiser, Shapes
 from world4rl.models.folder import LoadedWorldModel, load_classifier, save_denoiser
 from world4rl.paths import Paths
 from world4rl.runner import visible_params
@@ -19,6 +20,7 @@ from world4rl.training.classifier import (
     ClassifierTrainer,
     Footage,
     Judged,
+    Labels,
     detection,
     footage,
     judge,
@@ -48,7 +50,14 @@ def noise(seed: int, episodes: int = 8, steps: int = 6, bright: int = 255) -> Fo
     success = torch.zeros(episodes, steps, dtype=torch.bool)
     success[::2, steps // 2 :] = True
     frames[..., 4:10, 4:10][success] = bright
-    return Footage(frames, success, (BUTTON,) * episodes)
+    return Footage(frames.flatten(0, 1), labels(success.tolist()))
+
+
+def labels(success: list[list[int]], task: str = BUTTON, solved_last: tuple[int, ...] = ()) -> Labels:
+    """Of episodes whose frames show a success where there is a 1; the last actions of `solved_last` were one too."""
+    flat = torch.tensor([shows for episode in success for shows in episode], dtype=torch.bool)
+    succeeded = torch.tensor([any(episode) or number in solved_last for number, episode in enumerate(success)])
+    return Labels(flat, succeeded, torch.tensor([len(episode) for episode in success]), (task,) * len(success))
 
 
 def trainer(**settings: object) -> ClassifierTrainer:
@@ -63,8 +72,9 @@ def test_it_learns_to_see_successes_in_real_and_generated_frames():
     model = learner.model.eval()
     for unseen in (noise(2), noise(3, bright=150)):
         judged = judge(model, unseen, torch.device("cpu"))
-        assert judged.chance.shape == unseen.success.shape
-        assert judged.chance[unseen.success].min() > judged.chance[~unseen.success].max()
+        success = unseen.labels.success
+        assert judged.chance.shape == success.shape
+        assert judged.chance[success].min() > judged.chance[~success].max()
 
 
 def test_a_batch_mixes_the_two_as_asked(monkeypatch):
@@ -97,8 +107,8 @@ def test_goes_on_where_it_was_interrupted(tmp_path, monkeypatch):
     assert later.curve == whole.curve
 
 
-def judged(chance: list[list[float]], success: list[list[int]], task: str = BUTTON) -> Judged:
-    return Judged(torch.tensor(chance), torch.tensor(success, dtype=torch.bool), (task,) * len(chance))
+def judged(chance: list[list[float]], success: list[list[int]], task: str = BUTTON, **more: tuple[int, ...]) -> Judged:
+    return Judged(torch.tensor([value for episode in chance for value in episode]), labels(success, task, **more))
 
 
 def test_the_threshold_is_precise_on_real_frames_and_right_about_generated_episodes():
@@ -123,8 +133,12 @@ def test_precision_that_cannot_be_had_gives_the_most_precise_threshold():
 def together(*parts: Judged) -> Judged:
     return Judged(
         torch.cat([part.chance for part in parts]),
-        torch.cat([part.success for part in parts]),
-        sum((part.tasks for part in parts), ()),
+        Labels(
+            torch.cat([part.labels.success for part in parts]),
+            torch.cat([part.labels.succeeded for part in parts]),
+            torch.cat([part.labels.lengths for part in parts]),
+            sum((part.labels.tasks for part in parts), ()),
+        ),
     )
 
 
@@ -173,15 +187,102 @@ def test_precision_and_recall_are_those_at_each_tasks_threshold():
     assert found["ece"] == strict["ece"], "no threshold takes part in it"
 
 
-def test_footage_is_the_splits_episodes_of_the_greatest_length(write_store, tmp_path):
-    write_store(tmp_path / "store", splits=("train",) * 3, lengths=(8, 5, 8), success_from=(6, None, None))
+def test_no_verdict_counts_the_first_frame_or_another_episodes():
+    """A replay's first frame is real; and a short episode's neighbour must not lend it its success."""
+    made = judged([[0.9, 0.1], [0.9], [0.2, 0.3, 0.8], [0.7, 0.1]], [[0, 0], [0], [0, 0, 1], [0, 0]])
+    assert made.highest.tolist() == pytest.approx([0.1, 0.0, 0.8, 0.1])
+    assert made.labels.shown.tolist() == [False, False, True, False]
+    # Any threshold between the failures' 0.1 and the success' 0.8 is right about all four: the middle of both.
+    assert tune_threshold(judged([[0.0]], [[0]]), made, 0.0) == pytest.approx(0.46, abs=0.021)
+
+
+def test_a_success_that_no_frame_shows_is_no_verdict_about_an_episode():
+    """The last action solved the task: that nothing is seen before it is no miss, and to see it come is no error."""
+    chance, success = [[0.0, 0.2, 0.7], [0.0, 0.1, 0.2], [0.0, 0.5, 0.6]], [[0, 0, 1], [0, 0, 0], [0, 0, 0]]
+    plain = judged([[0.0]], [[0]])
+    failed, solved = judged(chance, success), judged(chance, success, solved_last=(2,))
+    assert failed.labels.told.tolist() == [True, True, True]
+    assert solved.labels.told.tolist() == [True, True, False]
+    assert tune_threshold(plain, failed, 0.0) > 0.6, "a failure must not be taken for a success"
+    without = judged(chance[:2], success[:2])
+    assert tune_threshold(plain, solved, 0.0) == tune_threshold(plain, without, 0.0) < 0.6
+    # Its frames are no successes all the same.
+    assert recognition(solved, {BUTTON: 0.5}) == {"precision": pytest.approx(1 / 3), "recall": 1.0}
+
+
+def test_where_no_frame_tells_how_an_episode_ended_precision_alone_decides():
+    real = judged([[0.0, 0.6, 0.9]], [[0, 0, 1]])
+    assert tune_threshold(real, judged([[0.9, 0.9]], [[0, 0]], solved_last=(0,)), 0.9) == pytest.approx(0.8, abs=0.021)
+
+
+def test_footage_knows_which_episodes_their_last_action_solved(write_store, tmp_path, small_world_model):
+    write_store(tmp_path / "store", splits=("train",) * 3, lengths=(4, 3, 5), success_from=(4, None, 2))
+    stores = [EpisodeStore.open(tmp_path / "store")]
+    world = Denoiser(small_world_model(), Shapes(16, 2, 3, 2))
+    for made in (footage(stores, "train"), replays(stores, world)):
+        told = dict(zip(made.labels.lengths.tolist(), made.labels.told.tolist(), strict=True))
+        assert told == {4: False, 3: True, 5: True}
+
+
+@pytest.mark.parametrize(("labels", "lengths"), [("meta/world4rl.json", [3, 6]), ("none", [])])
+def test_frames_that_nobody_labelled_teach_nothing(write_store, tmp_path, small_world_model, labels, lengths):
+    """Where only an episode as a whole is known to be a success, some of its frames may show one."""
+    write_store(
+        tmp_path / "a", splits=("train",) * 4, lengths=(4, 3, 5, 6), success_from=(4, None, 5, None), labels=labels
+    )
+    write_store(tmp_path / "b", splits=("train",), lengths=(7,), success_from=(None,))
+    stores, world = (
+        [EpisodeStore.open(tmp_path / name) for name in "ab"],
+        Denoiser(small_world_model(), Shapes(16, 2, 3, 2)),
+    )
+    for made in (footage(stores, "train"), replays(stores, world), replays(stores, world, limit=3)):
+        assert made.labels.lengths.tolist() == [*lengths, 7]
+    if not lengths:
+        with pytest.raises(DataError, match="labelled frames"):
+            footage(stores[:1], "train")
+
+
+def test_figures_are_of_frames_not_of_episodes():
+    """Three of four frames that are called a success are one, whatever the lengths of their episodes."""
+    uneven = judged([[0.9, 0.9], [0.2], [0.1, 0.2, 0.9, 0.9]], [[0, 1], [0], [0, 0, 1, 1]])
+    assert recognition(uneven, {BUTTON: 0.5}) == {"precision": 0.75, "recall": 1.0}
+    found = detection(uneven, {BUTTON: 0.5})
+    assert sum(row["count"] for row in found["reliability"]) == 7
+    other = together(judged([[0.4]], [[0]], FAUCET), uneven)
+    assert recognition(other.of(BUTTON), {BUTTON: 0.5}) == {"precision": 0.75, "recall": 1.0}
+    assert recognition(other, {BUTTON: 0.5, FAUCET: 0.3}) == {"precision": 0.6, "recall": 1.0}
+
+
+def test_footage_is_all_the_splits_episodes(write_store, tmp_path):
+    splits, lengths = ("train", "train", "test", "train"), (8, 5, 6, 9)
+    write_store(tmp_path / "store", splits=splits, lengths=lengths, success_from=(6, None, 1, 3))
     store = EpisodeStore.open(tmp_path / "store")
     real = footage([store], "train")
-    assert real.frames.shape == (2, 8, 3, 16, 16)
-    assert real.frames[:, 3, :2, 0, 0].tolist() == [[3, 0], [3, 2]]
-    assert real.success.sum(1).tolist() == [2, 0]
+    places = [(row, episode) for episode in (0, 1, 3) for row in range(lengths[episode])]
+    assert [tuple(place) for place in real.frames[:, :2, 0, 0].tolist()] == places
+    assert real.labels.lengths.tolist() == [8, 5, 9]
+    solved = {0: 6, 1: 99, 3: 3}
+    assert real.labels.success.tolist() == [row >= solved[episode] for row, episode in places]
+    assert real.labels.shown.tolist() == [True, False, True]
     with pytest.raises(DataError, match=r"rollouts\.validation"):
         footage([store], "validation")
+
+
+def test_a_batch_is_drawn_from_the_frames_of_all_episodes_alike(monkeypatch):
+    uneven = Footage(torch.arange(5).reshape(5, 1, 1, 1).expand(5, 3, 16, 16).byte(), labels([[0], [0, 0, 0, 1]]))
+    values = Classifier.model_validate({**SETTINGS, "generated_fraction": 0.0})
+    learner = ClassifierTrainer(values, uneven, noise(1), seed=0, device=torch.device("cpu"))
+    drawn = []
+    forward = learner.model.forward
+    monkeypatch.setattr(
+        learner.model, "forward", lambda frames: drawn.extend(frames[:, 0, 0, 0].tolist()) or forward(frames)
+    )
+    for _ in range(50):
+        learner.advance()
+    counts = np.bincount(drawn, minlength=5)
+    assert len(counts) == 5
+    assert counts.sum() == 800
+    assert counts == pytest.approx(np.full(5, 160), abs=50)
 
 
 @pytest.fixture
@@ -233,17 +334,85 @@ def test_the_stage_writes_every_tasks_threshold_and_figures(write_store, small_w
 
 
 def test_footage_knows_each_episodes_task(write_store, tmp_path, two_stores):
-    assert footage(two_stores, "train").tasks == (BUTTON,) * 5 + (FAUCET,) * 5
-    # A task whose episodes are shorter than another's drops out, with its name.
+    assert footage(two_stores, "train").labels.tasks == (BUTTON,) * 5 + (FAUCET,) * 5
+    # A task whose episodes are shorter than another's stays.
     write_store(tmp_path / "long", task="soccer-v3", splits=("train",), lengths=(9,), success_from=(4,))
-    assert footage([*two_stores, EpisodeStore.open(tmp_path / "long")], "train").tasks == ("soccer-v3",)
+    more = footage([*two_stores, EpisodeStore.open(tmp_path / "long")], "train")
+    assert more.labels.tasks == (BUTTON,) * 5 + (FAUCET,) * 5 + ("soccer-v3",)
+    assert more.labels.lengths.tolist() == [8] * 10 + [9]
+
+
+def replays(stores: list[EpisodeStore], denoiser: Denoiser, limit: int | None = None) -> Footage:
+    world = LoadedWorldModel(denoiser.eval(), (BUTTON, FAUCET))
+    return replayed(stores, "train", world, torch.Generator().manual_seed(0), np.random.default_rng(0), limit)
 
 
 def test_replayed_footage_knows_each_episodes_task(two_stores, small_world_model, monkeypatch):
     monkeypatch.setattr("world4rl.training.classifier.REPLAY_BATCH", 2)  # several parts a store
-    world = LoadedWorldModel(Denoiser(small_world_model(), Shapes(16, 2, 3, 2)).eval(), (BUTTON, FAUCET))
-    made = replayed(two_stores, "train", world, torch.Generator().manual_seed(0), np.random.default_rng(0), 4)
-    assert made.frames.shape == (8, 8, 3, 16, 16)
-    assert made.tasks == (BUTTON,) * 4 + (FAUCET,) * 4
-    assert made.success[:4].any()
-    assert not made.success[4:].any()
+    made = replays(two_stores, Denoiser(small_world_model(), Shapes(16, 2, 3, 2)), limit=4)
+    assert made.frames.shape == (8 * 8, 3, 16, 16)
+    assert made.labels.tasks == (BUTTON,) * 4 + (FAUCET,) * 4
+    assert made.labels.shown[:4].any()
+    assert not made.labels.success[4 * 8 :].any()
+
+
+def test_episodes_of_one_length_are_imagined_as_one_batch(two_stores, small_world_model):
+    denoiser = Denoiser(small_world_model(), Shapes(16, 2, 3, 2))
+    torch.nn.init.normal_(denoiser.unet.conv_out.weight, std=0.1)  # an untrained model would imagine nothing
+    made = replays(two_stores[:1], denoiser)
+    starts = StartStates(two_stores[:1], history=2, tasks=(BUTTON, FAUCET)).starts()
+    actions = torch.from_numpy(np.stack([two_stores[0].actions(episode)[:-1] for episode in range(1, 6)]))
+    expected = replay(denoiser, starts, actions, torch.Generator().manual_seed(0))
+    assert torch.equal(made.frames, expected.flatten(0, 1))
+    assert len(expected.flatten(0, 1).unique(dim=0)) == 5 * 8
+
+
+@pytest.mark.parametrize("batch", [64, 2])
+def test_each_episode_is_replayed_with_its_own_actions_to_its_own_end(
+    write_store, tmp_path, small_world_model, monkeypatch, batch
+):
+    """The world model stands in: it writes each action into the frame that follows it."""
+
+    def written(denoiser: Denoiser, context: Context, noise: torch.Generator) -> tuple[torch.Tensor, None]:
+        frame = ((context.frames[:, -1] + 1.0) * 127.5).round()
+        frame[:, :2, 1, 1] = ((context.actions[:, -1] + 1.0) * 100.0).round()
+        return frame.to(torch.uint8), None
+
+    monkeypatch.setattr("world4rl.envs.imagination.sample", written)
+    monkeypatch.setattr("world4rl.training.classifier.REPLAY_BATCH", batch)
+    lengths, solved = (8, 3, 1, 6), (None, 2, None, 4)
+    write_store(tmp_path / "store", splits=("train",) * 4, lengths=lengths, success_from=solved)
+    store = EpisodeStore.open(tmp_path / "store")
+    made = replays([store], Denoiser(small_world_model(), Shapes(16, 2, 3, 2)))
+    assert sorted(made.labels.lengths.tolist()) == sorted(lengths)
+    parts = zip(*(part.split(made.labels.lengths.tolist()) for part in (made.frames, made.labels.success)), strict=True)
+    seen = set()
+    for frames, success in parts:
+        episode = int(frames[0, 1, 0, 0])
+        seen.add(episode)
+        taken = ((store.actions(episode)[:-1] + 1.0) * 100.0).round()
+        assert frames[1:, :2, 1, 1].tolist() == taken.tolist()
+        assert success.tolist() == store.success(episode).tolist()
+    assert seen == {0, 1, 2, 3}
+
+
+def test_the_stage_trains_on_episodes_of_any_length(write_store, small_world_model, tmp_path):
+    paths = Paths(tmp_path)
+    for number, source in enumerate(("expert", "policy", "random")):
+        write_store(
+            paths.store(BUTTON, source),
+            task=BUTTON,
+            source=source,
+            splits=("train", "train", "validation", "validation", "test", "test"),
+            lengths=(8, 5, 7, 4, 9, 3),
+            success_from=(5, None, None, 2, None, 1),
+            seed=number,
+        )
+    save_denoiser(Denoiser(small_world_model(), Shapes(16, 2, 3, 1)), paths.world_model, (BUTTON,))
+    values = load_profile("ci").model_copy(
+        update={"tasks": (BUTTON,), "classifier": Classifier.model_validate(SETTINGS), "device": "cpu"}
+    )
+    train(visible_params(values, STAGES["train-classifier"]), paths)
+    found = read_metrics(paths.classifier_metrics, ClassifierMetrics, "train-classifier")
+    assert found.recall is not None, "the short test episode alone shows a success"
+    assert sum(row.count for row in found.reliability) == 9 + 3

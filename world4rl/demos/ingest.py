@@ -31,7 +31,7 @@ from world4rl.demos.reading import (
     read_columns,
     refuse,
 )
-from world4rl.demos.store import StoredEpisode, StoreWriter
+from world4rl.demos.store import UNLABELLED, StoredEpisode, StoreWriter
 from world4rl.demos.tables import FRAME_TABLE, derive, validate
 from world4rl.errors import ConfigError, DataError
 from world4rl.files import replacing, write_json
@@ -262,7 +262,7 @@ def ingest(dataset: Path, out: Path, options: IngestOptions | None = None) -> In
         dataset=source.root,
         accepted=writer.episodes,
         frames=writer.frames,
-        successes=successes if description["labels"] != "none" else None,
+        successes=successes if description["labels"] != UNLABELLED else None,
         mapped=plan.mapped,
         ignored=plan.ignored,
         resized={c: entry["choice"] for c, entry in description["resize"].items() if entry["from"] != entry["to"]},
@@ -290,7 +290,7 @@ def _nothing_left(dataset: Dataset, quarantined: Sequence[Mapping[str, Any]]) ->
 def _description(
     dataset: Dataset, plan: _Plan, options: IngestOptions, name: str, quarantined: list[dict[str, Any]]
 ) -> dict[str, Any]:
-    labels = "none"
+    labels = UNLABELLED
     if plan.success is not None:
         labels = plan.success.name
     elif any("success" in row for row in dataset.side.get("episodes", [])):
@@ -303,6 +303,7 @@ def _description(
     return {
         "cameras": list(plan.cameras),
         "image_size": list(plan.size),
+        "fit": options.fit,
         "resize": resize,
         "action_size": plan.action.size,
         "state_size": plan.state.size if plan.state else 0,
@@ -525,7 +526,7 @@ def _tell(figures: Mapping[str, Any]) -> None:
     )
 
 
-def ingest_command(dataset: Path, out: Path, mapping: Mapping[str, str], size: int | None) -> None:
+def ingest_command(dataset: Path, out: Path, mapping: Mapping[str, str], size: int | None, fit: Fit) -> None:
     """`world4rl ingest`: makes a store and prints what was accepted, mapped, resized and refused.
 
     Args:
@@ -533,10 +534,11 @@ def ingest_command(dataset: Path, out: Path, mapping: Mapping[str, str], size: i
         out: The store to create.
         mapping: Feature by name, see `IngestOptions`.
         size: Height and width of the stored frames in pixels; None: those of the smallest camera.
+        fit: How a picture of another shape gets there, see `IngestOptions`.
 
     Raises:
         DataError: nothing of the dataset can be used; nothing was written.
     """
-    options = IngestOptions(mapping=mapping, size=None if size is None else (size, size))
+    options = IngestOptions(mapping=mapping, size=None if size is None else (size, size), fit=fit)
     for line in ingest(dataset, out, options).lines():
         print(line)

@@ -27,6 +27,7 @@ import zarr
 from zarr.codecs import ZstdCodec
 
 from world4rl.config import Store as StoreSettings
+from world4rl.demos.layout import SIDE_FILE
 from world4rl.demos.tables import STORE_EPISODES, validate
 from world4rl.errors import DataError
 from world4rl.files import write_json
@@ -34,6 +35,7 @@ from world4rl.provenance.digests import digest_arrays, merkle_root
 
 FORMAT = 1
 SHARD_BYTES = 256 * 2**20  # a shard is built in memory, so large pictures get fewer frames a shard
+UNLABELLED = "none"  # `labels` in store.json where nothing gives success
 AGAIN = "make the store again from its dataset (world4rl ingest, or the stage that writes it)"
 
 _EPISODES = pa.schema(
@@ -340,8 +342,16 @@ class EpisodeStore:
         return self._read("states", episode)
 
     def success(self, episode: int) -> np.ndarray:
-        """bool (T,): whether the state that each row of an episode shows is a success."""
+        """bool (T,): whether the state that each row of an episode shows is a success; false where nobody knows."""
         return self._read("success", episode)
+
+    def labelled(self, episode: int) -> bool:
+        """Whether anybody knows which rows of an episode show a success.
+
+        Nobody does where the dataset says nothing about success, or only that the episode as a whole is one.
+        """
+        labels = self.description["labels"]
+        return labels != UNLABELLED and not (labels == SIDE_FILE and self.episodes["success"].iloc[episode])
 
     def _read(self, name: str, episode: int) -> np.ndarray:
         row = self.episodes.iloc[episode]

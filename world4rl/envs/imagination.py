@@ -75,6 +75,9 @@ class StartStates:
     Attributes:
         episodes: How many there are.
         tasks: The names that a moment's task index stands for.
+        first_success: How many actions each episode needed for its first success; None where it has none. The row of
+            that number shows it, but for an episode's last action, whose outcome was not recorded. Where only the
+            episode as a whole is known to be a success, its last action counts as the one.
     """
 
     def __init__(
@@ -91,7 +94,7 @@ class StartStates:
         self._actions: list[Tensor] = []
         self._states: list[Tensor] = []
         self._task: list[int] = []
-        self.first_success: list[int | None] = []  # row of each episode that first shows a success
+        self.first_success: list[int | None] = []
         for store in stores:
             for row, entry in enumerate(store.episodes.to_dict("records")):
                 if entry["split"] in splits:
@@ -106,8 +109,7 @@ class StartStates:
         self._actions.append(torch.from_numpy(store.actions(episode)))
         size = (len(self._actions[-1]), 0)
         self._states.append(torch.from_numpy(store.states(episode)) if store.state_size else torch.zeros(size))
-        success = store.success(episode)
-        self.first_success.append(int(success.argmax()) if success.any() else None)
+        self.first_success.append(_actions_to_success(store, episode))
         self._task.append(task)
 
     def draw(self, count: int, mid_trajectory: float, rng: np.random.Generator) -> tuple[Moment, Tensor]:
@@ -147,7 +149,7 @@ class StartStates:
     def returns(self, discount: float) -> tuple[Tensor, Tensor, Tensor]:
         """What every real moment was worth: frames uint8 (N, 3, H, W), states (N, S), discounted return (N,).
 
-        A reward of 1 comes with the first success; rows from there on are left out.
+        A reward of 1 comes with the action that leads to the first success; rows from there on are left out.
         """
         frames, states, values = [], [], []
         for episode, success in enumerate(self.first_success):
@@ -157,6 +159,14 @@ class StartStates:
             ahead = torch.arange(end - 1, -1, -1, dtype=torch.float32)
             values.append(torch.zeros(end) if success is None else discount**ahead)
         return torch.cat(frames), torch.cat(states), torch.cat(values)
+
+
+def _actions_to_success(store: EpisodeStore, episode: int) -> int | None:
+    """How many actions of an episode led to its first success; None where it failed."""
+    success = store.success(episode)
+    if success.any():
+        return int(success.argmax())
+    return len(success) if store.episodes["success"].iloc[episode] else None
 
 
 def replay(denoiser: Denoiser, start: Moment, actions: Tensor, noise: torch.Generator) -> Tensor:

@@ -27,7 +27,8 @@ class ImaginedVectorEnv(VectorEnv[Observation, Tensor, Tensor]):
     Each row is judged by its own task's threshold.
     An episode is truncated after `horizon` steps, and one that starts inside a real episode after as many as that one
     had left: time is as short in imagination as it is in a trial. Finished episodes start anew in the same step;
-    `info["final_obs"]` then holds every row's observation from before that.
+    `info["final_obs"]` then holds every row's observation from before that, and `info["_final_obs"]`, bool (B,), says
+    which rows finished, as gymnasium does. In a step in which none does, neither is there.
 
     Args:
         denoiser: The frozen world model.
@@ -99,7 +100,7 @@ class ImaginedVectorEnv(VectorEnv[Observation, Tensor, Tensor]):
         info: dict[str, Any] = {"success": terminated}
         finished = terminated | truncated
         if finished.any():
-            info["final_obs"] = self._observe()
+            info |= {"final_obs": self._observe(), "_final_obs": finished}
             self._moment = self._moment.to(self.device)
             fresh, left = self._draw(int(finished.sum()))
             self._moment.replace(finished, fresh)

@@ -101,6 +101,7 @@ class Fidelity(Timed):
     copy_last_mse: dict[str, Error]
     replay: Replay
     action_controllability: Error
+    random_action_ratio: Error
     strips: tuple[Strip, ...]
 
     @model_validator(mode="after")

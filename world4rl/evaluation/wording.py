@@ -20,6 +20,8 @@ Judgement = Literal["better", "unclear", "worse"]
 IMAGINED_GAP = 0.15
 EXPERT_SUCCESS_RECALL = 0.9
 POLICY_FAILURE_RECALL = 0.95
+# Random actions take the robot elsewhere: an error that they raise by less than a fifth hardly depends on the actions.
+RANDOM_ACTION_RATIO = 1.2
 
 
 @dataclass(frozen=True)
@@ -156,11 +158,7 @@ def shortfalls(
                 f"{horizon} steps ahead the world model's error is {number(error / still)} of that of repeating the "
                 f"last frame; the bound is {number(gates.open_loop_ratio)}."
             )
-    if fidelity.action_controllability <= 1:
-        found.append(
-            "The world model hardly listens to the actions: shuffling them does not make its prediction worse "
-            f"(ratio {number(fidelity.action_controllability)})."
-        )
+    found.extend(_action_shortfalls(fidelity))
     for where, detection in (("real frames", classifier), ("generated frames", classifier.generated)):
         if detection.precision is None:
             found.append(f"On {where} the success classifier called nothing a success: its precision is unknown.")
@@ -212,6 +210,22 @@ def _replay_shortfalls(fidelity: Fidelity) -> list[str]:
                 f"Replayed inside the model, {percent(recall)} of held-out {kind} are seen as {seen}; at least "
                 f"{percent(bound)} should be."
             )
+    return found
+
+
+def _action_shortfalls(fidelity: Fidelity) -> list[str]:
+    found = []
+    if fidelity.action_controllability <= 1:
+        found.append(
+            "The world model hardly listens to the actions: shuffling them does not make its prediction worse "
+            f"(ratio {number(fidelity.action_controllability)})."
+        )
+    if fidelity.random_action_ratio < RANDOM_ACTION_RATIO:
+        found.append(
+            "The world model does not heed what the robot does: with random actions its error is only "
+            f"{number(fidelity.random_action_ratio, 3)} times that with the true ones; it should be at least "
+            f"{number(RANDOM_ACTION_RATIO)} times."
+        )
     return found
 
 

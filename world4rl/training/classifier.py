@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 from world4rl import progress
 from world4rl.config import Classifier, Params
@@ -41,42 +42,94 @@ THRESHOLDS = tuple(round(0.02 * k, 2) for k in range(5, 50))
 
 
 @dataclass(frozen=True)
-class Footage:
-    """Episodes of T frames with labels: N episodes as they were, or as the world model imagined them.
+class Labels:
+    """What is known of N episodes of any lengths, M frames in all; an episode's frames follow one another.
 
     Attributes:
-        frames: uint8 (N, T, 3, H, W).
-        success: bool (N, T), whether the *real* frame at this place shows a solved task.
+        success: bool (M,), whether the *real* frame at this place shows a solved task.
+        succeeded: bool (N,), whether the episode as a whole is a success.
+        lengths: int64 (N,), frames of each episode.
         tasks: N names.
     """
 
-    frames: Tensor
     success: Tensor
+    succeeded: Tensor
+    lengths: Tensor
     tasks: tuple[str, ...]
 
-    def flat(self) -> tuple[Tensor, Tensor]:
-        """Frames (N T, 3, H, W) and labels (N T,)."""
-        return self.frames.flatten(0, 1), self.success.flatten()
+    @property
+    def owner(self) -> Tensor:
+        """int64 (M,): the episode, 0 to N - 1, that each frame belongs to."""
+        return torch.arange(len(self.lengths)).repeat_interleave(self.lengths)
+
+    @property
+    def shown(self) -> Tensor:
+        """bool (N,): whether any frame of each episode shows a solved task."""
+        return self.owner[self.success].bincount(minlength=len(self.lengths)) > 0
+
+    @property
+    def told(self) -> Tensor:
+        """bool (N,): whether the frames tell how each episode ended.
+
+        They do not where its last action solved the task: what that led to was not recorded, nor is it imagined.
+        """
+        return self.shown | ~self.succeeded
+
+    @classmethod
+    def read(cls, episodes: Sequence[tuple[EpisodeStore, int]]) -> Labels:
+        """The labels of episodes, each a store and a row of its table."""
+        success = [torch.from_numpy(store.success(row)) for store, row in episodes]
+        entries = [store.episodes.iloc[row] for store, row in episodes]
+        return cls(
+            torch.cat(success),
+            torch.tensor([bool(entry["success"]) for entry in entries]),
+            torch.tensor([len(shows) for shows in success]),
+            tuple(entry["task"] for entry in entries),
+        )
+
+    def select(self, rows: Tensor) -> Labels:
+        """Those of some of the episodes, bool (N,)."""
+        tasks = tuple(task for task, kept in zip(self.tasks, rows.tolist(), strict=True) if kept)
+        return Labels(self.success[rows[self.owner]], self.succeeded[rows], self.lengths[rows], tasks)
+
+
+@dataclass(frozen=True)
+class Footage:
+    """Episodes as they were, or as the world model imagined them.
+
+    Attributes:
+        frames: uint8 (M, 3, H, W).
+        labels: Of these M frames.
+    """
+
+    frames: Tensor
+    labels: Labels
 
 
 @dataclass(frozen=True)
 class Judged:
-    """What the classifier makes of N episodes of T frames.
+    """What the classifier makes of footage.
 
     Attributes:
-        chance: float32 (N, T), the probability of success that it gives each frame.
-        success: bool (N, T), whether the *real* frame at this place shows a solved task.
-        tasks: N names.
+        chance: float32 (M,), the probability of success that it gives each frame.
+        labels: Of these M frames.
     """
 
     chance: Tensor
-    success: Tensor
-    tasks: tuple[str, ...]
+    labels: Labels
+
+    @property
+    def highest(self) -> Tensor:
+        """float32 (N,): the highest probability that any frame after an episode's first has; 0 where none follows."""
+        labels = self.labels
+        later = self.chance.clone()
+        later[labels.lengths.cumsum(0) - labels.lengths] = 0.0
+        return torch.zeros(len(labels.lengths)).scatter_reduce(0, labels.owner, later, "amax")
 
     def of(self, task: str) -> Judged:
         """The episodes of one task."""
-        rows = torch.tensor([own == task for own in self.tasks], dtype=torch.bool)
-        return Judged(self.chance[rows], self.success[rows], (task,) * int(rows.sum()))
+        rows = torch.tensor([name == task for name in self.labels.tasks], dtype=torch.bool)
+        return Judged(self.chance[rows[self.labels.owner]], self.labels.select(rows))
 
 
 def train(params: Params, paths: Paths) -> None:
@@ -146,30 +199,21 @@ def train(params: Params, paths: Paths) -> None:
 
 
 def footage(stores: list[EpisodeStore], split: str) -> Footage:
-    """The real episodes of a split, those of the greatest length: (N, T) frames and labels.
+    """The real episodes of a split, all of them whose frames are labelled, each with all its frames.
 
     Raises:
-        DataError: the split has no episodes.
+        DataError: the split has no such episodes.
     """
-    frames, success, tasks = [], [], []
-    for store in stores:
-        for episode in np.flatnonzero(store.episodes["split"] == split):
-            frames.append(torch.from_numpy(store.frames(int(episode))).permute(0, 3, 1, 2))
-            success.append(torch.from_numpy(store.success(int(episode))))
-            tasks.append(store.episodes["task"].iloc[episode])
-    length = max((len(s) for s in success), default=0)
-    whole = [i for i, s in enumerate(success) if len(s) == length]
-    if not whole:
+    rows = [(store, int(row)) for store in stores for row in np.flatnonzero(store.episodes["split"] == split)]
+    episodes = [(store, row) for store, row in rows if store.labelled(row)]
+    if not episodes:
         raise DataError(
-            f"the success classifier needs {split} episodes, and there are none",
+            f"the success classifier needs {split} episodes with labelled frames, and there are none",
             where=", ".join(str(store.path) for store in stores) or None,
             remedy="raise rollouts.validation or rollouts.held_out in params.yaml",
         )
-    return Footage(
-        torch.stack([frames[i] for i in whole]),
-        torch.stack([success[i] for i in whole]),
-        tuple(tasks[i] for i in whole),
-    )
+    frames = [torch.from_numpy(store.frames(row)).permute(0, 3, 1, 2) for store, row in episodes]
+    return Footage(torch.cat(frames), Labels.read(episodes))
 
 
 def replayed(
@@ -180,7 +224,10 @@ def replayed(
     rng: np.random.Generator,
     limit: int | None,
 ) -> Footage:
-    """The same episodes as the world model imagines them from their first frame and their actions.
+    """The same episodes as the world model imagines them from their first frame and their own actions.
+
+    An imagined episode has as many frames as the real one. Several are imagined side by side; what the model makes of
+    the padding behind a shorter one's actions is thrown away.
 
     Args:
         stores: Where from.
@@ -191,23 +238,26 @@ def replayed(
         limit: Episodes a store at most.
     """
     denoiser, device = world.denoiser, noise.device
-    frames, success, tasks = [], [], []
+    frames: list[Tensor] = []
+    shown: list[tuple[EpisodeStore, int]] = []
     for store in stores:
-        starts = StartStates([store], history=denoiser.settings.history, tasks=world.tasks, splits=(split,))
         episodes = np.flatnonzero(store.episodes["split"] == split)
-        if not len(episodes):
+        order = np.flatnonzero([store.labelled(int(row)) for row in episodes])
+        if not len(order):
             continue
-        order: np.ndarray = np.arange(len(episodes))
+        starts = StartStates([store], history=denoiser.settings.history, tasks=world.tasks, splits=(split,))
         if limit is not None and len(order) > limit:
-            order = np.sort(rng.choice(len(order), limit, replace=False))
+            order = np.sort(rng.choice(order, limit, replace=False))
+        # Those of like length side by side, or much of what is imagined would be thrown away.
+        order = order[np.argsort(store.episodes["length"].to_numpy()[episodes[order]], kind="stable")]
         for chunk in np.array_split(order, -(-len(order) // REPLAY_BATCH)):
-            actions = np.stack([store.actions(int(episodes[i])) for i in chunk])
+            rows = [int(row) for row in episodes[chunk]]
+            actions = [torch.from_numpy(store.actions(row)[:-1]) for row in rows]
             start = starts.take(np.stack((chunk, np.zeros_like(chunk)), axis=1)).to(device)
-            imagined = replay(denoiser, start, torch.from_numpy(actions[:, :-1]).to(device), noise)
-            frames.append(imagined.cpu())
-            success.append(torch.from_numpy(np.stack([store.success(int(episodes[i])) for i in chunk])))
-            tasks.extend(store.episodes["task"].iloc[episodes[chunk]])
-    return Footage(torch.cat(frames), torch.cat(success), tuple(tasks))
+            imagined = replay(denoiser, start, pad_sequence(actions, batch_first=True).to(device), noise).cpu()
+            frames.extend(own[: len(taken) + 1] for own, taken in zip(imagined, actions, strict=True))
+            shown.extend((store, row) for row in rows)
+    return Footage(torch.cat(frames), Labels.read(shown))
 
 
 @dataclass
@@ -237,7 +287,6 @@ class ClassifierTrainer:
             weight_decay=self.settings.weight_decay,
             fused=True,
         )
-        self.pools = (self.real.flat(), self.generated.flat())
 
     def advance(self) -> dict[str, float]:
         """One optimiser step."""
@@ -247,9 +296,9 @@ class ClassifierTrainer:
         imagined = round(s.batch_size * s.generated_fraction)
         counts = (s.batch_size - imagined, imagined)
         drawn = [
-            (frames[rows], success[rows])
-            for (frames, success), count in zip(self.pools, counts, strict=True)
-            for rows in [torch.from_numpy(self.rows.integers(0, len(success), count))]
+            (pool.frames[rows], pool.labels.success[rows])
+            for pool, count in zip((self.real, self.generated), counts, strict=True)
+            for rows in [torch.from_numpy(self.rows.integers(0, len(pool.frames), count))]
         ]
         frames, success = (torch.cat(parts) for parts in zip(*drawn, strict=True))
         shifted = random_shift(frames.unsqueeze(1), SHIFT_PIXELS, self.shifts).squeeze(1)
@@ -286,9 +335,7 @@ class ClassifierTrainer:
 
 def judge(model: SuccessClassifier, footage: Footage, device: torch.device) -> Judged:
     """Asks the classifier about every frame."""
-    frames, _ = footage.flat()
-    chance = model.probability(frames.to(device)).cpu().reshape(footage.success.shape)
-    return Judged(chance, footage.success, footage.tasks)
+    return Judged(model.probability(footage.frames.to(device)).cpu(), footage.labels)
 
 
 def tune_thresholds(
@@ -303,7 +350,7 @@ def tune_thresholds(
     thresholds = {}
     for task in tasks:
         own = real.of(task), generated.of(task)
-        if all(part.success.any() for part in own):
+        if all(part.labels.success.any() for part in own):
             thresholds[task] = tune_threshold(*own, minimum_precision)
         else:
             progress.log(f"{task}: no validation episode shows a success; its threshold is that of all tasks, {shared}")
@@ -316,15 +363,18 @@ def tune_threshold(real: Judged, generated: Judged, minimum_precision: float) ->
 
     Among the thresholds whose precision on real frames is at least the minimum, the one whose verdicts on whole
     generated episodes (a success in any frame) are right most often, successes and failures weighed alike. Where
-    several are as good, their middle. Where none is precise enough, the most precise one.
+    several are as good, their middle. Where none is precise enough, the most precise one. Episodes whose frames do not
+    tell how they ended take no part in the verdicts: to see no success in them is neither right nor wrong.
 
     Args:
         real: Of real frames.
         generated: Of generated frames.
         minimum_precision: In [0, 1].
     """
-    precisions = np.array([_precision(real.chance >= t, real.success) for t in THRESHOLDS])
-    verdicts = np.array([_balanced_verdict(generated.chance >= t, generated.success) for t in THRESHOLDS])
+    told = generated.labels.told
+    highest, shown = generated.highest[told], generated.labels.shown[told]
+    precisions = np.array([_precision(real.chance >= t, real.labels.success) for t in THRESHOLDS])
+    verdicts = np.array([_balanced(highest >= t, shown) for t in THRESHOLDS])
     allowed = precisions >= minimum_precision
     if not allowed.any():
         return THRESHOLDS[int(np.argmax(precisions))]
@@ -338,24 +388,24 @@ def _precision(seen: Tensor, success: Tensor) -> float:
     return 1.0 if count == 0 else float((seen & success).sum()) / count
 
 
-def _balanced_verdict(seen: Tensor, success: Tensor) -> float:
-    """Mean of the shares of successful and of failed episodes that are recognised as such."""
-    verdict, truth = seen[:, 1:].any(1), success.any(1)
+def _balanced(verdict: Tensor, truth: Tensor) -> float:
+    """Mean of the shares of successful and of failed episodes that verdicts, bool (N,), get right; 1 where N is 0."""
     shares = [float((verdict == truth)[kind].float().mean()) for kind in (truth, ~truth) if kind.any()]
-    return float(np.mean(shares))
+    return float(np.mean(shares)) if shares else 1.0
 
 
 def recognition(judged: Judged, thresholds: Mapping[str, float]) -> dict[str, float | None]:
     """Precision and recall on all frames, each judged by its own task's threshold; None where nothing defines them."""
-    own = torch.tensor([thresholds[task] for task in judged.tasks]).unsqueeze(1)
-    seen, success = judged.chance >= own, judged.success
+    labels = judged.labels
+    own = torch.tensor([thresholds[task] for task in labels.tasks])[labels.owner]
+    seen, success = judged.chance >= own, labels.success
     hits, found, present = int((seen & success).sum()), int(seen.sum()), int(success.sum())
     return {"precision": hits / found if found else None, "recall": hits / present if present else None}
 
 
 def detection(judged: Judged, thresholds: Mapping[str, float]) -> dict[str, Any]:
     """Precision and recall as `recognition` has them, and the calibration of the probabilities."""
-    fit = calibration(judged.chance.flatten().double().numpy(), judged.success.flatten().numpy())
+    fit = calibration(judged.chance.double().numpy(), judged.labels.success.numpy())
     return {**recognition(judged, thresholds), "ece": fit.ece, "reliability": fit.bins_as_json()}
 
 
