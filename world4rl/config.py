@@ -67,7 +67,7 @@ class Rollouts(Section):
     policy: Positive = 150  # the paper's number
     random: NonNegative = 30  # the paper's number
     random_hold: Positive = 1  # steps that a random action is held; at 1 the hand only trembles about its start
-    disturbance: Annotated[float, Field(ge=0, le=1)] = 0.0  # largest std of held noise on every other policy rollout
+    disturbance: Annotated[float, Field(ge=0, le=1)] = 0.0  # largest std of held noise on policy rollouts to learn from
     validation: Fraction = 0.1  # share of the above that only tunes thresholds
     held_out: Positive = 30  # policy episodes that nothing trains on
 

@@ -124,6 +124,13 @@ def test_the_threshold_is_precise_on_real_frames_and_right_about_generated_episo
     assert free == pytest.approx(0.46, abs=0.021)
 
 
+def test_a_false_success_weighs_more_than_a_missed_one():
+    """Every threshold errs: up to 0.3 two of eight failures pass, from there on one of three successes is missed."""
+    peaks = [(0.9, 1), (0.9, 1), (0.3, 1), (0.3, 0), (0.3, 0), *[(0.1, 0)] * 6]
+    episodes = judged([[0.0, peak] for peak, _ in peaks], [[0, outcome] for _, outcome in peaks])
+    assert 0.3 < tune_threshold(episodes, episodes, 0.0) <= 0.9
+
+
 def test_precision_that_cannot_be_had_gives_the_most_precise_threshold():
     real = judged([[0.99, 0.99], [0.99, 0.2]], [[1, 0], [0, 0]])
     threshold = tune_threshold(real, real, 0.9)

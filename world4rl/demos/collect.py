@@ -41,7 +41,7 @@ def collect_policy(params: Params, paths: Paths, task: str) -> None:
     """The stage `policy_rollouts@task`: the cloned policy; every other episode acts with samples of its Gaussian.
 
     The world model must know both what the policy does and what exploring around it leads to. With `disturbance` the
-    odd episodes that it learns from go further astray; held-out ones never do, they are what figures are about.
+    episodes that it learns from go further astray; held-out ones never do, they are what figures are about.
 
     Raises:
         DataError: there is no cloned policy.
@@ -55,10 +55,10 @@ def collect_policy(params: Params, paths: Paths, task: str) -> None:
     controllers = {}
     for split in counts:
         sampled = policy_controller(policy, sample_seed=_noise_seed(params.seed, task, "policy", split))
-        if rollouts.disturbance and split != "test":
-            seed = _noise_seed(params.seed, task, "policy", split, stream=1)
-            sampled = disturbed(sampled, rollouts.disturbance, rollouts.random_hold, seed)
         controllers[split] = alternating(policy_controller(policy), sampled)
+    if rollouts.disturbance:
+        seed = _noise_seed(params.seed, task, "policy", "train", stream=1)
+        controllers["train"] = disturbed(controllers["train"], rollouts.disturbance, rollouts.random_hold, seed)
     extra = {
         "policy": digest_folder(paths.bc(task)),
         "policy_acts": "mean in even episodes, sampled in odd ones",

@@ -38,6 +38,7 @@ WARMUP_STEPS = 20
 CURVE_POINTS = 50
 SHIFT_PIXELS = 2
 REPLAY_BATCH = 64
+FALSE_SUCCESS_WEIGHT = 2.0
 THRESHOLDS = tuple(round(0.02 * k, 2) for k in range(5, 50))
 
 
@@ -362,9 +363,10 @@ def tune_threshold(real: Judged, generated: Judged, minimum_precision: float) ->
     """The threshold that refinement's reward will use, from validation episodes.
 
     Among the thresholds whose precision on real frames is at least the minimum, the one whose verdicts on whole
-    generated episodes (a success in any frame) are right most often, successes and failures weighed alike. Where
-    several are as good, their middle. Where none is precise enough, the most precise one. Episodes whose frames do not
-    tell how they ended take no part in the verdicts: to see no success in them is neither right nor wrong.
+    generated episodes (a success in any frame) are right most often; a failure taken for a success weighs
+    `FALSE_SUCCESS_WEIGHT` times as much as a missed success, because refinement seeks out what is wrongly rewarded.
+    Where several are as good, their middle. Where none is precise enough, the most precise one. Episodes whose frames
+    do not tell how they ended take no part in the verdicts: to see no success in them is neither right nor wrong.
 
     Args:
         real: Of real frames.
@@ -374,7 +376,7 @@ def tune_threshold(real: Judged, generated: Judged, minimum_precision: float) ->
     told = generated.labels.told
     highest, shown = generated.highest[told], generated.labels.shown[told]
     precisions = np.array([_precision(real.chance >= t, real.labels.success) for t in THRESHOLDS])
-    verdicts = np.array([_balanced(highest >= t, shown) for t in THRESHOLDS])
+    verdicts = np.array([_verdict_score(highest >= t, shown) for t in THRESHOLDS])
     allowed = precisions >= minimum_precision
     if not allowed.any():
         return THRESHOLDS[int(np.argmax(precisions))]
@@ -388,10 +390,11 @@ def _precision(seen: Tensor, success: Tensor) -> float:
     return 1.0 if count == 0 else float((seen & success).sum()) / count
 
 
-def _balanced(verdict: Tensor, truth: Tensor) -> float:
-    """Mean of the shares of successful and of failed episodes that verdicts, bool (N,), get right; 1 where N is 0."""
-    shares = [float((verdict == truth)[kind].float().mean()) for kind in (truth, ~truth) if kind.any()]
-    return float(np.mean(shares)) if shares else 1.0
+def _verdict_score(verdict: Tensor, truth: Tensor) -> float:
+    """Weighted mean of the shares of successes and of failures that verdicts, bool (N,), get right; 1 where N is 0."""
+    kinds = [(truth, 1.0), (~truth, FALSE_SUCCESS_WEIGHT)]
+    right = [(float((verdict == truth)[kind].float().mean()), weight) for kind, weight in kinds if kind.any()]
+    return sum(share * weight for share, weight in right) / sum(weight for _, weight in right) if right else 1.0
 
 
 def recognition(judged: Judged, thresholds: Mapping[str, float]) -> dict[str, float | None]:
