@@ -23,7 +23,7 @@ demo: setup ## Carry two tasks from demonstrations to refined policies and a rep
 	@$(BIN)/python -m pipelines.demo
 
 test: lint typecheck ## Lint, type check, and run all tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 ui: setup ## Open the Dagster UI on loopback
 	@$(BIN)/python -m pipelines.ui

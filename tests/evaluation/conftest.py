@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from world4rl.config import Params, load_profile
+from world4rl.config import Params, TaskParameters, load_profile
 from world4rl.evaluation.statistics import calibration, compare_paired
 from world4rl.files import write_json
 from world4rl.paths import SOURCES, Paths
@@ -48,7 +48,7 @@ def build_run(root: Path, outcomes: dict[str, Outcome] = GOOD, *, poor: bool = F
     demo = load_profile("demo")
     tasks = tuple(outcomes)
     params = demo.model_copy(
-        update={"tasks": tasks, "task_parameters": {task: demo.task_parameters[task] for task in tasks}}
+        update={"tasks": tasks, "task_parameters": {task: TaskParameters(demonstrations=1) for task in tasks}}
     )
     paths = Paths(root)
     for task, outcome in outcomes.items():
