@@ -30,6 +30,7 @@ from world4rl.progress import duration
 ROOT = Path(__file__).resolve().parents[1]
 INTERRUPTED = 130
 PATIENCE = 30.0  # seconds that interrupted stages get to stop
+LEAST_P = 0.001  # that is printed as a number
 
 
 class WalkError(World4RLError):
@@ -184,9 +185,10 @@ def summary(paths: Paths, seconds: float, ran: int) -> str:
     for task, result in figures["tasks"].items():
         rates = [f"{100 * result[p]['successes'] / result[p]['trials']:.0f} %" for p in ("bc", "refined")]
         low, high = result["gain_interval"]
+        p = f"{result['p_value']:.3f}" if result["p_value"] >= LEAST_P else f"<{LEAST_P}"  # never certain
         lines.append(
             f"{task:<28}{rates[0]:>10}{rates[1]:>10}{result['gain_points']:>+9.1f}"
-            f"{f'{low:+.1f} to {high:+.1f}':>18}{result['p_value']:>8.3f}"
+            f"{f'{low:+.1f} to {high:+.1f}':>18}{p:>8}"
         )
     work = f"{ran} stages ran" if ran else "nothing had changed"
     lines += ["", f"{work}; {duration(seconds)}", f"report: {paths.report.resolve()}"]
