@@ -92,9 +92,9 @@ def test_every_window_is_inside_one_episode(lengths: list[int], length: int, dat
         store = write_store(Path(folder) / "s", lengths)
         if not expected:
             with pytest.raises(DataError, match="no train episode has room"):
-                WindowSampler([store], length=length, history=history, in_memory=in_memory)
+                WindowSampler([store], length=length, history=history, reference=True, in_memory=in_memory)
             return
-        sampler = WindowSampler([store], length=length, history=history, in_memory=in_memory)
+        sampler = WindowSampler([store], length=length, history=history, reference=True, in_memory=in_memory)
         assert len(sampler) == len(expected)
         windows = sampler.take(np.arange(len(sampler)))
         for position, (episode, first) in enumerate(expected):
@@ -103,6 +103,7 @@ def test_every_window_is_inside_one_episode(lengths: list[int], length: int, dat
 
 def test_shapes_and_types(store: EpisodeStore) -> None:
     windows = WindowSampler([store], length=5, history=3).sample(7, np.random.default_rng(0))
+    assert windows.reference is None, "it was not asked for"
     assert windows.frames.shape == (7, 5, 3, 2, 3)
     assert windows.frames.dtype == torch.uint8
     assert windows.actions.shape == windows.states.shape == (7, 5, 2)
@@ -114,7 +115,7 @@ def test_shapes_and_types(store: EpisodeStore) -> None:
 
 def test_memory_and_disk_give_the_same_windows(tmp_path: Path) -> None:
     stores = [write_store(tmp_path / "a", [12, 7, 30]), write_store(tmp_path / "b", [9, 15], task="pull")]
-    samplers = [WindowSampler(stores, length=6, history=4, in_memory=choice) for choice in (True, False)]
+    samplers = [WindowSampler(stores, length=6, history=4, reference=True, in_memory=choice) for choice in (True, False)]
     one, other = (sampler.sample(64, np.random.default_rng(3)) for sampler in samplers)
     for name in Windows.__dataclass_fields__:
         assert torch.equal(getattr(one, name), getattr(other, name)), name
@@ -122,7 +123,7 @@ def test_memory_and_disk_give_the_same_windows(tmp_path: Path) -> None:
 
 def test_windows_of_several_stores_keep_their_task(tmp_path: Path) -> None:
     stores = [write_store(tmp_path / "a", [8], task="push"), write_store(tmp_path / "b", [4, 8], task="pull")]
-    sampler = WindowSampler(stores, length=4, history=2)
+    sampler = WindowSampler(stores, length=4, history=2, reference=True)
     assert sampler.tasks == ("pull", "push")
     windows = sampler.take(np.arange(len(sampler)))
     assert [sampler.tasks[i] for i in windows.task] == ["push"] * 6 + ["pull"] * (2 + 6)

@@ -38,7 +38,7 @@ def episodes(moment) -> torch.Tensor:
 
 
 def test_moments_are_the_window_samplers_windows(store, starts):
-    sampler = WindowSampler([store], length=HISTORY, history=HISTORY)
+    sampler = WindowSampler([store], length=HISTORY, history=HISTORY, reference=True)
     lengths = [9, 7]
     assert len(sampler) == sum(lengths)
     places = np.array([(episode, row) for episode, length in enumerate(lengths) for row in range(length)])

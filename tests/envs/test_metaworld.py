@@ -259,6 +259,22 @@ def test_a_disturbance_is_as_strong_all_through_an_episode_and_differs_between_e
     assert sizes.max() > 0.15
 
 
+def test_the_strength_of_a_disturbance_says_nothing_about_its_direction():
+    """The size of the first noise, over its episode's strength, is that of any Gaussian, for weak and strong alike."""
+
+    def still(frames, states, expert, episodes, steps):
+        return np.zeros((len(episodes), 4), np.float32)
+
+    count = 3000
+    none = np.zeros((count, 2, 2, 3), np.uint8), np.zeros((count, 4), np.float32), np.zeros((count, 4), np.float32)
+    act = disturbed(still, largest=1e-3, hold=1, seed=7)  # so small that nothing is clipped
+    noise = np.stack([act(*none, np.arange(count), np.full(count, step)) for step in range(24)])
+    strength = noise.std((0, 2))
+    first = np.abs(noise[0]) / strength[:, None]
+    for dimension in range(4):
+        assert abs(np.corrcoef(strength, first[:, dimension])[0, 1]) < 0.06  # three standard errors
+
+
 def test_the_noiseless_expert_is_the_expert():
     expert = np.array([[0.1, -0.2, 0.3, 1.0]], np.float32)
     act = expert_controller(0.0, 0)

@@ -28,7 +28,7 @@ class Windows:
             actions are zero and success is False.
         task: int64 (B,), indices into the sampler's `tasks`.
         success_episode: bool (B,), whether the episode as a whole is a success.
-        reference: uint8 (B, 3, H, W), the first frame of the episode.
+        reference: uint8 (B, 3, H, W), the first frame of the episode; None where the sampler was not asked for it.
     """
 
     frames: torch.Tensor
@@ -38,7 +38,7 @@ class Windows:
     valid: torch.Tensor
     task: torch.Tensor
     success_episode: torch.Tensor
-    reference: torch.Tensor
+    reference: torch.Tensor | None = None
 
 
 class WindowSampler:
@@ -53,6 +53,7 @@ class WindowSampler:
         history: How many of them are the past, 1 to `length`.
         splits: Which episodes: any of `train`, `validation`, `test`.
         camera: Which camera; may be left out where the stores have only one.
+        reference: Whether windows bring their episode's first frame, one more to read for each.
         in_memory: Whether to hold all frames in memory; None: if they take less than half of what is free.
 
     Attributes:
@@ -70,11 +71,13 @@ class WindowSampler:
         history: int,
         splits: Sequence[str] = ("train",),
         camera: str | None = None,
+        reference: bool = False,
         in_memory: bool | None = None,
     ) -> None:
         if not 1 <= history <= length:
             raise ValueError(f"history must be between 1 and length, not {history} of {length}")
         self._length = length
+        self._reference = reference
         self._sources = [_Source(store, camera) for store in stores if len(store)]
         _require_alike([source.store for source in self._sources])
         self.tasks: tuple[str, ...] = tuple(sorted({t for s in self._sources for t in s.store.episodes["task"]}))
@@ -122,11 +125,13 @@ class WindowSampler:
         valid = places >= begin[:, None]
         places = np.maximum(places, begin[:, None])
 
-        own = [episodes[:, 0] == n for n in range(len(self._sources))]
-        parts = [self._gather(s, places[rows], begin[rows]) for s, rows in zip(self._sources, own, strict=True)]
-        frames, actions, states, success, reference = (
-            _merge(column, episodes[:, 0]) for column in zip(*parts, strict=True)
-        )
+        own = [(source, episodes[:, 0] == n) for n, source in enumerate(self._sources)]
+        parts = [self._gather(source, places[rows]) for source, rows in own]
+        frames, actions, states, success = (_merge(column, episodes[:, 0]) for column in zip(*parts, strict=True))
+        reference = None
+        if self._reference:
+            firsts = [source.frames(begin[rows, None])[:, 0] for source, rows in own]
+            reference = torch.from_numpy(_merge(firsts, episodes[:, 0]))
         return Windows(
             frames=torch.from_numpy(frames),
             actions=torch.from_numpy(actions * valid[..., None]),
@@ -135,13 +140,12 @@ class WindowSampler:
             valid=torch.from_numpy(valid),
             task=torch.from_numpy(episodes[:, 3].copy()),
             success_episode=torch.from_numpy(episodes[:, 4] == 1),
-            reference=torch.from_numpy(reference),
+            reference=reference,
         )
 
     @staticmethod
-    def _gather(source: _Source, places: np.ndarray, begin: np.ndarray) -> tuple[np.ndarray, ...]:
-        columns = source.actions[places], source.states[places], source.success[places]
-        return source.frames(places), *columns, source.frames(begin[:, None])[:, 0]
+    def _gather(source: _Source, places: np.ndarray) -> tuple[np.ndarray, ...]:
+        return source.frames(places), source.actions[places], source.states[places], source.success[places]
 
 
 def _merge(parts: Sequence[np.ndarray], sources: np.ndarray) -> np.ndarray:

@@ -92,12 +92,14 @@ def disturbed(controller: Controller, largest: float, hold: int, seed: int) -> C
     Each episode draws the noise's standard deviation, uniform up to `largest`. What refines a policy lies between
     what it does and what makes it fail: one strength for all would show the one or the other.
     """
+    # Streams of their own: numpy takes (seed, episode) and (seed, episode, 0) for the same seed.
+    strength_seed, noise_seed = (int(word) for word in np.random.SeedSequence(seed).generate_state(2))
 
     def act(
         frames: np.ndarray, states: np.ndarray, expert: np.ndarray, episodes: np.ndarray, steps: np.ndarray
     ) -> np.ndarray:
-        strength = largest * np.array([np.random.default_rng((seed, int(episode))).random() for episode in episodes])
-        noise = strength[:, None] * _draw(seed, episodes, steps // hold, "standard_normal")
+        strength = largest * _draw(strength_seed, episodes, np.zeros_like(steps), "random")[:, :1]
+        noise = strength * _draw(noise_seed, episodes, steps // hold, "standard_normal")
         return _clip(controller(frames, states, expert, episodes, steps) + noise)
 
     return act

@@ -148,7 +148,7 @@ class _Features(nn.Module):
         network._fc = nn.Identity()
 
     def forward(self, frames: Tensor) -> Tensor:
-        features: Tensor = self.network.extract_features(frames)  # type: ignore[operator]
+        features: Tensor = self.network.extract_features(frames)  # type: ignore[operator]  # nn.Module hides methods
         return features.mean((-2, -1))
 
 

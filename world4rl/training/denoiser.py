@@ -36,7 +36,8 @@ def train(params: Params, paths: Paths) -> None:
     """
     settings = params.world_model
     stores = open_stores(paths, params.tasks)
-    sampler = WindowSampler(stores, length=settings.history + settings.autoregressive_steps, history=settings.history)
+    length = settings.history + settings.autoregressive_steps
+    sampler = WindowSampler(stores, length=length, history=settings.history, reference=settings.reference_frame)
     device = select_device(params.device)
     trainer = DenoiserTrainer(settings, sampler, stores, seed=params.seed, device=device)
     folder = paths.run_state(STAGE)
@@ -156,7 +157,8 @@ def training_rows(stores: list[EpisodeStore]) -> tuple[Tensor, Tensor | None]:
 
 def to_device(windows: Windows, device: torch.device) -> Windows:
     """The same windows on another device."""
-    return Windows(**{name: value.to(device, non_blocking=True) for name, value in vars(windows).items()})
+    moved = {n: v if v is None else v.to(device, non_blocking=True) for n, v in vars(windows).items()}
+    return Windows(**moved)
 
 
 def first_rows(windows: Windows, count: int) -> Windows:
@@ -191,7 +193,7 @@ def unrolled_loss(denoiser: Denoiser, windows: Windows, noise: torch.Generator) 
     s = denoiser.settings
     truth = to_unit(windows.frames)
     states = windows.states if denoiser.state_size else None
-    reference = to_unit(windows.reference) if s.reference_frame else None
+    reference = to_unit(windows.reference) if s.reference_frame and windows.reference is not None else None
     seen, seen_states = truth, states
     total = 0.0
     steps = truth.shape[1] - s.history
