@@ -49,7 +49,7 @@ def test_the_paper_profile_is_the_papers_recipe():
     assert (params.rollouts.policy, params.rollouts.random, params.simulation.episode_steps) == (150, 30, 50)
     assert (params.world_model.history, params.world_model.action_bins) == (4, 21)
     assert params.classifier.backbone == "resnet18"
-    assert params.refinement.log_std_max == 0
+    assert params.refinement.log_std_range[1] == 0
 
 
 def change(path: str, value: Any) -> dict[str, Any]:
@@ -75,7 +75,8 @@ def change(path: str, value: Any) -> dict[str, Any]:
         ("simulation.field_of_view", 180.0, "less than or equal to 120"),
         ("rollouts.validation", 10, "less than or equal to 1"),
         ("behaviour_cloning.learning_rate", 3, "less than 1"),
-        ("refinement.log_std_max", 0.5, "less than or equal to 0"),
+        ("refinement.log_std_range", [-1.0, 0.5], "less than or equal to 0"),
+        ("refinement.log_std_range", [-0.5, -1.0], "low <= high"),
         ("evaluation.confidence", 95, "less than 1"),
         ("gates.refined_margin", -1, "greater than or equal to 0"),
         ("seed", -1, "seed"),

@@ -175,7 +175,7 @@ class Refinement(Section):
     horizon: Positive = 50  # steps after which an imagined episode is truncated and its value bootstrapped
     bootstrap_at_horizon: bool = True  # False: what is not solved by the horizon has failed, as in evaluation
     mid_trajectory: Fraction = 0.25  # share of imagined episodes that start inside a real episode
-    log_std_max: Annotated[float, Field(le=0)] = 0.0  # sigma <= e^0 (paper); a tighter bound steadies small budgets
+    log_std_range: tuple[float, Annotated[float, Field(le=0)]] = (-1.0, 0.0)  # of ln sigma; sigma <= e^0 (paper)
     discount: Annotated[float, Field(gt=0, le=1)] = 0.99
     gae_lambda: Fraction = 0.95
     clip: Annotated[float, Field(gt=0)] = 0.15
@@ -190,6 +190,12 @@ class Refinement(Section):
     target_kl: Annotated[float, Field(gt=0)] | None = 0.05  # from there on only the critic learns in this iteration
     gradient_clip: Annotated[float, Field(gt=0)] = 1.0
     checkpoint_iterations: Positive = 5
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.log_std_range[0] > self.log_std_range[1]:
+            raise ValueError("refinement.log_std_range must be (low, high) with low <= high")
+        return self
 
 
 class Evaluation(Section):

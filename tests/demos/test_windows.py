@@ -115,7 +115,9 @@ def test_shapes_and_types(store: EpisodeStore) -> None:
 
 def test_memory_and_disk_give_the_same_windows(tmp_path: Path) -> None:
     stores = [write_store(tmp_path / "a", [12, 7, 30]), write_store(tmp_path / "b", [9, 15], task="pull")]
-    samplers = [WindowSampler(stores, length=6, history=4, reference=True, in_memory=choice) for choice in (True, False)]
+    samplers = [
+        WindowSampler(stores, length=6, history=4, reference=True, in_memory=choice) for choice in (True, False)
+    ]
     one, other = (sampler.sample(64, np.random.default_rng(3)) for sampler in samplers)
     for name in Windows.__dataclass_fields__:
         assert torch.equal(getattr(one, name), getattr(other, name)), name

@@ -196,25 +196,26 @@ def test_the_critic_is_fitted_to_real_returns_first(make_trainer):
 
 
 def test_sigma_never_exceeds_its_bound(make_trainer, make_policy):
-    trainer = make_trainer(log_std_max=-1.0, entropy_weight=5.0, actor_learning_rate=0.1, bc_kl_weight=0.0)
+    trainer = make_trainer(log_std_range=(-3.0, -1.0), entropy_weight=5.0, actor_learning_rate=0.1, bc_kl_weight=0.0)
     for _ in range(3):
         figures = trainer.advance()
         assert figures["sigma"] <= np.exp(-1.0) + 1e-6
     frames = torch.rand(2, 1, 3, 16, 16)
     assert trainer.policy(frames).stddev.max() <= np.exp(-1.0) + 1e-6
-    assert make_policy().log_std_range[1] == 0.0, "the paper's own bound is e^0"
+    assert Refinement().log_std_range[1] == 0.0, "the paper's own bound is e^0"
 
 
-def test_the_papers_bound_is_not_widened(make_policy):
-    policy = make_policy(log_std_range=(-3.0, -2.0))
-    PPOTrainer(
-        Refinement.model_validate(SETTINGS),
-        policy,
-        Screen(6, length=1),
-        NoStarts(),
-        seeds=[1, 2, 3],
-    )
-    assert policy.log_std_range == (-3.0, -2.0)
+def test_a_clones_small_sigma_is_raised_to_one_that_explores(make_policy):
+    policy = make_policy(log_std_range=(-4.0, 0.0))
+    torch.nn.init.constant_(policy.log_std, -2.0)
+    settings = Refinement.model_validate(SETTINGS | {"log_std_range": (-0.7, -0.2)})
+    trainer = PPOTrainer(settings, policy, Screen(6, length=1), NoStarts(), seeds=[1, 2, 3])
+    assert policy.log_std_range == (-0.7, -0.2)
+    frames = torch.rand(2, 1, 3, 16, 16)
+    for network in (policy, trainer.reference):  # of one sigma, so that their divergence is that of their means
+        torch.testing.assert_close(network(frames).stddev, torch.full((2, policy.action_size), np.exp(-0.7)).float())
+    policy(frames).stddev.sum().backward()
+    assert policy.log_std.grad.abs().min() > 0, "and it still learns"
 
 
 def test_the_penalty_is_the_divergence_from_the_policy_to_the_cloned_one(make_trainer, monkeypatch):
@@ -247,7 +248,7 @@ def test_the_penalty_is_the_divergence_from_the_policy_to_the_cloned_one(make_tr
 
 
 def test_the_reference_stays_the_cloned_policy(make_trainer, make_policy):
-    trainer = make_trainer(actor_learning_rate=1e-2)
+    trainer = make_trainer(actor_learning_rate=1e-2, log_std_range=(-3.0, 0.0))
     trainer.advance()
     cloned = make_policy().state_dict()
     assert all(torch.equal(value, cloned[name]) for name, value in trainer.reference.state_dict().items())

@@ -55,7 +55,7 @@ class GaussianPolicy(nn.Module):
 
     Attributes:
         log_std: (A,) parameter, used clamped to `log_std_range`.
-        log_std_range: Bounds of ln sigma. May be set at any time: refinement tightens the upper one.
+        log_std_range: Bounds of ln sigma. May be set at any time: refinement sets its own.
         state_mean, state_std: (S,) buffers that normalise the state; set by `normalise_states`.
     """
 

@@ -133,8 +133,9 @@ class PPOTrainer:
         self.device = self.env.device
         self.sampling = torch.Generator(self.device).manual_seed(sampling)
         self.batches = np.random.default_rng(batches)
-        low, high = self.policy.log_std_range
-        self.policy.log_std_range = (low, min(high, s.log_std_max))
+        # A clone's sigma is what it misses its demonstrations by, far too little to explore with.
+        self.policy.log_std_range = s.log_std_range
+        self.policy.log_std.data.clamp_(*s.log_std_range)
         self.reference = copy.deepcopy(self.policy).requires_grad_(False)
         self.critic = Critic(self.policy).to(self.device)
         self.actor_optimizer = torch.optim.AdamW(
@@ -318,7 +319,7 @@ class PPOTrainer:
 
     def _reference_at(self, mean: Tensor) -> Normal:
         """The BC policy's distribution with a mean that was computed when the rollout was made."""
-        sigma = self.reference.log_std.clamp(*self.reference.log_std_range).exp()
+        sigma = self.reference.log_std.exp()
         return Normal(mean, sigma.expand_as(mean), validate_args=False)
 
     def _seen(self, observation: Observation) -> tuple[Tensor, Tensor]:
