@@ -365,8 +365,9 @@ def tune_threshold(real: Judged, generated: Judged, minimum_precision: float) ->
     Among the thresholds whose precision on real frames is at least the minimum, the one whose verdicts on whole
     generated episodes (a success in any frame) are right most often; a failure taken for a success weighs
     `FALSE_SUCCESS_WEIGHT` times as much as a missed success, because refinement seeks out what is wrongly rewarded.
-    Where several are as good, their middle. Where none is precise enough, the most precise one. Episodes whose frames
-    do not tell how they ended take no part in the verdicts: to see no success in them is neither right nor wrong.
+    Which of those within a standard error of the best one comes first is chance, so it is their middle. Where none is
+    precise enough, the most precise one. Episodes whose frames do not tell how they ended take no part in the verdicts:
+    to see no success in them is neither right nor wrong.
 
     Args:
         real: Of real frames.
@@ -376,12 +377,13 @@ def tune_threshold(real: Judged, generated: Judged, minimum_precision: float) ->
     told = generated.labels.told
     highest, shown = generated.highest[told], generated.labels.shown[told]
     precisions = np.array([_precision(real.chance >= t, real.labels.success) for t in THRESHOLDS])
-    verdicts = np.array([_verdict_score(highest >= t, shown) for t in THRESHOLDS])
+    verdicts, errors = np.array([_verdict_score(highest >= t, shown) for t in THRESHOLDS]).T
     allowed = precisions >= minimum_precision
     if not allowed.any():
         return THRESHOLDS[int(np.argmax(precisions))]
-    best = np.flatnonzero(allowed & (verdicts >= verdicts[allowed].max() - 1e-9))
-    return THRESHOLDS[int(best[len(best) // 2])]
+    best = int(np.argmax(np.where(allowed, verdicts, -np.inf)))
+    near = np.flatnonzero(allowed & (verdicts >= verdicts[best] - errors[best]))
+    return THRESHOLDS[int(near[len(near) // 2])]
 
 
 def _precision(seen: Tensor, success: Tensor) -> float:
@@ -390,11 +392,23 @@ def _precision(seen: Tensor, success: Tensor) -> float:
     return 1.0 if count == 0 else float((seen & success).sum()) / count
 
 
-def _verdict_score(verdict: Tensor, truth: Tensor) -> float:
-    """Weighted mean of the shares of successes and of failures that verdicts, bool (N,), get right; 1 where N is 0."""
+def _verdict_score(verdict: Tensor, truth: Tensor) -> tuple[float, float]:
+    """Weighted mean of the shares of successes and of failures that verdicts, bool (N,), get right, and its error.
+
+    The standard error is that of shares with one more right and one more wrong verdict each, or a few verdicts that
+    are all right would seem to be certain. (1, 0) where N is 0.
+    """
     kinds = [(truth, 1.0), (~truth, FALSE_SUCCESS_WEIGHT)]
-    right = [(float((verdict == truth)[kind].float().mean()), weight) for kind, weight in kinds if kind.any()]
-    return sum(share * weight for share, weight in right) / sum(weight for _, weight in right) if right else 1.0
+    counts = [(int((verdict == truth)[kind].sum()), int(kind.sum()), weight) for kind, weight in kinds if kind.any()]
+    if not counts:
+        return 1.0, 0.0
+    score, variance = 0.0, 0.0
+    for right, number, weight in counts:
+        likely = (right + 1) / (number + 2)
+        score += weight * right / number
+        variance += weight**2 * likely * (1 - likely) / number
+    total = sum(weight for *_, weight in counts)
+    return score / total, variance**0.5 / total
 
 
 def recognition(judged: Judged, thresholds: Mapping[str, float]) -> dict[str, float | None]:

@@ -157,7 +157,7 @@ def training_rows(stores: list[EpisodeStore]) -> tuple[Tensor, Tensor | None]:
 
 def to_device(windows: Windows, device: torch.device) -> Windows:
     """The same windows on another device."""
-    moved = {n: v if v is None else v.to(device, non_blocking=True) for n, v in vars(windows).items()}
+    moved: dict[str, Any] = {n: v if v is None else v.to(device, non_blocking=True) for n, v in vars(windows).items()}
     return Windows(**moved)
 
 
