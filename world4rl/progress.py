@@ -13,7 +13,7 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol, TextIO
@@ -74,12 +74,15 @@ class Reporter(Protocol):
 class Bar:
     """One piece of work in progress; made by `track`."""
 
-    def __init__(self, label: str, total: int | None, unit: str, start: int = 0) -> None:
+    def __init__(
+        self, label: str, total: int | None, unit: str, start: int = 0, work: Callable[[int], float] = float
+    ) -> None:
         self.label = label
         self.total = total
         self.unit = unit
         self.done = start
         self._start = start
+        self._work = work
         self._began = time.monotonic()
         self._values: dict[str, float] = {}
         self._told: dict[int, float] = {}
@@ -101,14 +104,26 @@ class Bar:
         if not due:
             return
         seconds = now - self._began
-        fresh = self.done - self._start  # what a resumed trainer did before says nothing about today's pace
-        left = seconds / fresh * (self.total - self.done) if self.total is not None and fresh > 0 else None
         update = Update(
-            self.label, self.done, self.total, self.unit, seconds, left, dict(self._values), finished=finished
+            self.label,
+            self.done,
+            self.total,
+            self.unit,
+            seconds,
+            self._seconds_left(seconds),
+            dict(self._values),
+            finished=finished,
         )
         for reporter in due:
             self._told[id(reporter)] = now
             _call(reporter, "updated", update)
+
+    def _seconds_left(self, seconds: float) -> float | None:
+        # What a resumed trainer did before says nothing about today's pace.
+        fresh = self._work(self.done) - self._work(self._start)
+        if self.total is None or fresh <= 0:
+            return None
+        return seconds / fresh * (self._work(self.total) - self._work(self.done))
 
 
 _reporters: list[Reporter] = []
@@ -116,7 +131,14 @@ _open = False
 
 
 @contextmanager
-def track(label: str, total: int | None = None, *, unit: str = "step", start: int = 0) -> Iterator[Bar]:
+def track(
+    label: str,
+    total: int | None = None,
+    *,
+    unit: str = "step",
+    start: int = 0,
+    work: Callable[[int], float] = float,
+) -> Iterator[Bar]:
     """Reports a piece of work.
 
     Args:
@@ -124,6 +146,8 @@ def track(label: str, total: int | None = None, *, unit: str = "step", start: in
         total: Units in all, when known.
         unit: What is counted, singular.
         start: Units that were done before, by a run that this one continues.
+        work: How much work the first so many units are, in any measure, where some take longer than others: the time
+            left is estimated from it.
 
     Example:
         ```python
@@ -132,7 +156,7 @@ def track(label: str, total: int | None = None, *, unit: str = "step", start: in
                 bar.advance(1, loss=loss)
         ```
     """
-    bar = Bar(label, total, unit, start)
+    bar = Bar(label, total, unit, start, work)
     try:
         yield bar
     finally:
@@ -255,14 +279,14 @@ class _Display:
 
     def __init__(self, stream: TextIO) -> None:
         from rich.console import Console
-        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
             TextColumn("{task.completed:.0f}/{task.fields[of]}"),
             TimeElapsedColumn(),
-            TimeRemainingColumn(),
+            TextColumn("{task.fields[left]}"),
             TextColumn("{task.fields[values]}", style="dim"),
             console=Console(file=stream, highlight=False),
         )
@@ -272,11 +296,12 @@ class _Display:
     def update(self, update: Update) -> None:
         values = "  ".join(f"{name} {figure(value)}" for name, value in update.values.items())
         of = "?" if update.total is None else str(update.total)
+        left = "" if update.seconds_left is None else f"{duration(update.seconds_left)} left"
         if update.label not in self._tasks:
             self._tasks[update.label] = self._progress.add_task(
-                update.label, total=update.total, completed=update.done, of=of, values=values
+                update.label, total=update.total, completed=update.done, of=of, left=left, values=values
             )
-        self._progress.update(self._tasks[update.label], completed=update.done, values=values)
+        self._progress.update(self._tasks[update.label], completed=update.done, left=left, values=values)
         if update.finished:  # leave a line behind, free the live area for what comes next
             self._progress.remove_task(self._tasks.pop(update.label))
             self.print(line(update))

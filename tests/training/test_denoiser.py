@@ -227,6 +227,7 @@ def test_the_first_share_of_the_training_is_not_unrolled(
         trainer.advance()
         calls.append(len(spy.calls))
     assert calls == [1, 2, 5, 8]
+    assert [trainer.work(steps) for steps in range(1, 5)] == calls, "what the time left is estimated from"
 
 
 def test_ranges_come_from_training_episodes_alone(trainer: DenoiserTrainer):

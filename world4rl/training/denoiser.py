@@ -54,6 +54,7 @@ def train(params: Params, paths: Paths) -> None:
             "stores": [store.digest for store in stores],
             "device": device.type,
         },
+        work=trainer.work,
     )
     save_denoiser(trainer.average, paths.world_model, sampler.tasks)
     metrics = {
@@ -111,7 +112,7 @@ class DenoiserTrainer:
         rate = s.learning_rate * cosine_factor(self.step, s.training_steps, s.warmup_steps)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        unrolled = self.step >= s.single_step_share * s.training_steps
+        unrolled = self.step >= self._single_steps
         rows = s.history + (s.autoregressive_steps if unrolled else 1)
         windows = to_device(first_rows(self.sampler.sample(s.batch_size, self.windows), rows), self.device)
         self.optimizer.zero_grad(set_to_none=True)
@@ -126,6 +127,15 @@ class DenoiserTrainer:
             self.curve.append((self.step, float(np.mean(self.losses)), rate))
             self.losses.clear()
         return {"loss": self.losses[-1] if self.losses else self.curve[-1][1]}
+
+    def work(self, steps: int) -> float:
+        """Predictions a row in the first so many steps: an unrolled step makes several."""
+        unrolled = max(0.0, steps - self._single_steps)
+        return steps + unrolled * (self.settings.autoregressive_steps - 1)
+
+    @property
+    def _single_steps(self) -> float:
+        return self.settings.single_step_share * self.settings.training_steps
 
     def capture(self) -> tuple[Tensors, Any, Generators]:
         """What a later process needs to go on from here."""

@@ -7,7 +7,7 @@ import io
 import math
 import time
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -38,7 +38,17 @@ class Trainer(Protocol):
         ...
 
 
-def run(trainer: Trainer, steps: int, *, label: str, unit: str, folder: Path, every: int, fingerprint: Any) -> float:
+def run(
+    trainer: Trainer,
+    steps: int,
+    *,
+    label: str,
+    unit: str,
+    folder: Path,
+    every: int,
+    fingerprint: Any,
+    work: Callable[[int], float] = float,
+) -> float:
     """Trains up to `steps`, with a checkpoint every so many; a run that was killed goes on from its last one.
 
     Args:
@@ -49,6 +59,7 @@ def run(trainer: Trainer, steps: int, *, label: str, unit: str, folder: Path, ev
         folder: Where checkpoints go; the caller clears it when the result is written.
         every: Steps between checkpoints.
         fingerprint: JSON value: parameters and digests of the inputs. A checkpoint with another one is not used.
+        work: How much work the first so many steps are, in any measure, where some take longer than others.
 
     Returns:
         Seconds spent, those of killed processes included up to their last checkpoint.
@@ -61,7 +72,7 @@ def run(trainer: Trainer, steps: int, *, label: str, unit: str, folder: Path, ev
         state.restore_random(trainer.capture()[2])
         spent = state.meta["seconds"]
         progress.log(f"goes on from {unit} {state.step}")
-    with progress.track(label, total=steps, unit=unit, start=trainer.step) as bar:
+    with progress.track(label, total=steps, unit=unit, start=trainer.step, work=work) as bar:
         while trainer.step < steps:
             bar.advance(1, **trainer.advance())
             if trainer.step % every == 0 and trainer.step < steps:
