@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from gymnasium.error import ResetNeeded
@@ -161,6 +163,34 @@ def test_a_field_of_view_cuts_out_the_middle():
     middle = first_frame(wide, 96)[24:72, 24:72]
     assert np.abs(first_frame(narrow, 48) - middle).mean() < 1.0
     assert np.abs(first_frame(wide, 48) - middle).mean() > 10.0
+
+
+@pytest.mark.parametrize(
+    "view",
+    [
+        {"camera_target": (0.02, 0.68, 0.15), "field_of_view": 40.0},
+        {"camera": "corner2"},
+        {"camera": "gripperPOV"},
+        {"camera": "topview", "field_of_view": 20.0},
+    ],
+)
+@pytest.mark.parametrize("task", [TASK, "drawer-open-v3"])
+def test_what_lies_outside_the_view_is_not_drawn_and_no_pixel_changes(task: str, view: dict[str, Any]):
+    from world4rl.envs.simulator import Culling, Simulator
+
+    simulator = Simulator(task, Simulation(image_size=64, **view))
+    vector = simulator.reset(3)
+    culling, model, hidden = simulator._culling, simulator._env.model, 0
+    for _ in range(6):
+        culled = simulator.render()
+        hidden += int((model.geom_group == Culling.HIDDEN_GROUP).sum())
+        model.geom_group[:] = culling._groups
+        simulator._renderer.update_scene(simulator._env.data, camera=simulator._camera)
+        whole = simulator._renderer.render()
+        assert np.array_equal(culled, whole[::-1, ::-1] if simulator._flip else whole)
+        vector, _, _ = simulator.step(simulator.expert_action(vector))
+    assert (hidden > 0) == (view != {"camera": "corner2"}), "as shipped, corner2 sees everything"
+    simulator.close()
 
 
 def equal(one: Episode, other: Episode) -> bool:

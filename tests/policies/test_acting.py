@@ -56,6 +56,20 @@ def test_samples_depend_on_seed_episode_and_step_alone(make_policy: Make) -> Non
     np.testing.assert_array_equal(mean[0], mean[1])
 
 
+def test_which_episodes_run_side_by_side_changes_no_bit_of_an_action(make_policy: Make) -> None:
+    policy = make_policy(frames=1, width=32)
+    frames = _frames(np.random.default_rng(1), 16)
+    states, nobody, steps = np.zeros((16, 4), np.float32), np.zeros((16, 3), np.float32), np.zeros(16, np.int64)
+
+    def act(rows: list[int]) -> np.ndarray:
+        controller = policy_controller(policy, sample_seed=3)
+        return controller(frames[rows], states[rows], nobody[rows], np.array(rows), steps[rows])
+
+    together = act(list(range(16)))
+    for row in range(16):
+        np.testing.assert_array_equal(act([row])[0], together[row])
+
+
 def test_samples_spread_as_sigma_says(make_policy: Make) -> None:
     policy = make_policy(log_std_range=(-2.0, -2.0))
     with torch.no_grad():

@@ -6,6 +6,7 @@ so that the process that owns a vector environment never holds a GL context.
 
 from __future__ import annotations
 
+import multiprocessing
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -110,6 +111,8 @@ def make_vector_env(
     Autoreset is disabled: reset finished environments with `options={"reset_mask": bool (n,)}`.
     """
     make = partial(MetaWorldEnv, task, simulation, expert=expert)
+    # Workers are copies of a server that has imported the simulator already: that takes seconds each time.
+    multiprocessing.get_context("forkserver").set_forkserver_preload(["__main__", "world4rl.envs.simulator"])
     return AsyncVectorEnv(
         [make] * (num_envs or simulation.workers),
         context="forkserver",  # never fork a process that holds torch's threads

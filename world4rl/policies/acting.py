@@ -40,10 +40,11 @@ def policy_controller(policy: GaussianPolicy, *, sample_seed: int | None = None)
         with torch.inference_mode():
             pixels = torch.from_numpy(history).to(device).permute(0, 1, 4, 2, 3).float() / 255
             state = torch.from_numpy(np.ascontiguousarray(states)).to(device) if policy.state_size else None
-            distribution = policy(pixels, state)
-            actions = distribution.mean.cpu().numpy()
+            # One by one: the last bits of a convolution depend on the size of its batch.
+            rows = [policy(pixels[i : i + 1], None if state is None else state[i : i + 1]) for i in range(len(pixels))]
+            actions = torch.cat([row.mean for row in rows]).cpu().numpy()
             if sample_seed is not None:
-                sigma = distribution.stddev.cpu().numpy()
+                sigma = torch.cat([row.stddev for row in rows]).cpu().numpy()
                 noise = [
                     np.random.default_rng((sample_seed, int(episode), int(step))).standard_normal(policy.action_size)
                     for episode, step in zip(episodes, steps, strict=True)
