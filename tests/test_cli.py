@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from world4rl import runner
+from world4rl import cli, runner
 from world4rl.config import dump_params, load_params, load_profile
 from world4rl.errors import ConfigError, World4RLError
 from world4rl.stages import STAGES, Stage
@@ -297,18 +297,21 @@ def test_a_stage_that_is_told_to_stop_clears_up_and_says_so(root, stage, number)
     assert not [name for name in files(root) if "model" in name]
 
 
-def test_stages_run_with_a_fixed_hash_seed(root, stage):
+@pytest.mark.parametrize("own", [None, "glibc.malloc.check=0"])
+def test_stages_run_with_a_fixed_hash_seed_and_keep_their_memory(own):
     """LeRobot writes the keys of stats.json in the order of a set of strings."""
     script = """
 import os
 from world4rl import cli
-os.execv = lambda program, arguments: print(os.environ["PYTHONHASHSEED"], arguments[1:])
-cli._fix_hash_seed()
+os.execv = lambda program, arguments: print(*(os.environ[n] for n in ("PYTHONHASHSEED", "GLIBC_TUNABLES")), arguments)
+cli._restart_with_environment()
 """
+    environment = {n: v for n, v in os.environ.items() if n not in ("PYTHONHASHSEED", "GLIBC_TUNABLES")}
     result = subprocess.run(
         [sys.executable, "-c", script, "report", "--root", "x"],
-        env={name: value for name, value in os.environ.items() if name != "PYTHONHASHSEED"},
+        env=environment if own is None else environment | {"GLIBC_TUNABLES": own},
         capture_output=True,
         text=True,
     )
-    assert result.stdout.strip() == "0 ['-m', 'world4rl', 'report', '--root', 'x']", result.stderr
+    arguments = [sys.executable, "-m", "world4rl", "report", "--root", "x"]
+    assert result.stdout.strip() == f"0 {own or cli.MALLOC} {arguments}", result.stderr

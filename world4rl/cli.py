@@ -115,7 +115,7 @@ def ingest(
 
 def main() -> NoReturn:
     """Entry point of `world4rl`: errors that a user can mend are printed without a traceback, with status 1."""
-    _fix_hash_seed()
+    _restart_with_environment()
     signal.signal(signal.SIGTERM, _terminate)
     try:
         app()
@@ -142,8 +142,16 @@ def _terminate(number: int, frame: FrameType | None) -> NoReturn:
     sys.exit(128 + number)
 
 
-def _fix_hash_seed() -> None:
-    """Starts this program again with a fixed hash seed: LeRobot writes the keys of its statistics in set order."""
+# Large tensors come and go at every step: glibc keeps their memory, in large pages, instead of giving it back.
+MALLOC = "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=4000000000:glibc.malloc.trim_threshold=8000000000"
+
+
+def _restart_with_environment() -> None:
+    """Starts this program again with what a process must be born with: how it allocates, and a fixed hash seed.
+
+    LeRobot writes the keys of its statistics in set order, which follows the hash seed.
+    """
     if os.environ.get("PYTHONHASHSEED") != "0" and len(sys.argv) > 1 and sys.argv[1] in (*STAGES, "ingest"):
         os.environ["PYTHONHASHSEED"] = "0"
+        os.environ.setdefault("GLIBC_TUNABLES", MALLOC)
         os.execv(sys.executable, [sys.executable, "-m", "world4rl", *sys.argv[1:]])
