@@ -219,7 +219,7 @@ class Gates(Section):
 class Params(Section):
     """All parameters of a run."""
 
-    profile: str = "demo"
+    profile: Annotated[str, Field(pattern=r"^[\w.-]+$")] = "demo"
     seed: NonNegative = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: NonNegative = 0  # torch threads a stage; 0: as many as cores
