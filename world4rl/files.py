@@ -73,6 +73,15 @@ def _remove_abandoned(target: Path) -> None:
             os.close(lock)
 
 
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Holds a lock, named by a file, that only one process at a time can have; waits for it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 def disk_full(error: BaseException | None) -> bool:
     """Whether a full disk is what an error, or what caused it, is about.
 

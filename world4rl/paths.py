@@ -8,6 +8,8 @@ from typing import Literal
 
 Source = Literal["expert", "policy", "random"]
 SOURCES: tuple[Source, ...] = ("expert", "policy", "random")
+Role = Literal["expert", "policy", "random", "evaluation"]  # of a landed dataset; nothing trains on the last
+ROLES: tuple[Role, ...] = ("expert", "policy", "random", "evaluation")
 
 
 @dataclass(frozen=True)
@@ -32,8 +34,59 @@ class Paths:
         """JSON metrics of a collecting stage."""
         return self.root / "reports" / "data" / task / f"collect-{source}.json"
 
+    @property
+    def accepted(self) -> Path:
+        """Folder of the acceptance records: one JSON file a dataset, by its id."""
+        return self.root / "data" / "accepted"
+
+    def manifest(self, task: str) -> Path:
+        """JSON list of a task's accepted episodes, a role at a time; their Merkle roots are the data's versions."""
+        return self.root / "data" / "manifests" / f"{task}.json"
+
+    def episode_set(self, digest: str) -> Path:
+        """JSON list of the episodes that a dataset gave to a store (`provenance.episodes`), by its digest."""
+        return self.root / "data" / "episodes" / f"{digest}.json"
+
+    @property
+    def records(self) -> Path:
+        """Folder of the chain of run records."""
+        return self.root / "data" / "records"
+
+    @property
+    def decisions(self) -> Path:
+        """Folder of the chain of promotions, rollbacks, deployments and withdrawals."""
+        return self.root / "data" / "decisions"
+
+    def champions(self, task: str) -> Path:
+        """Folder that keeps every policy that was ever champion of a task, by the first 16 digits of its digest."""
+        return self.root / "models" / "champions" / task
+
+    @property
+    def trusted_keys(self) -> Path:
+        """Folder of the public keys, `NAME.pem`, whose signatures count."""
+        return self.root / "keys"
+
+    def landed(self, task: str, role: Role | None = None) -> Path:
+        """Folder of a task's accepted LeRobot datasets in a role, by their ids; without a role: of all roles."""
+        folder = self.root / "data" / "landed" / task
+        return folder if role is None else folder / role
+
+    def landed_report(self, task: str) -> Path:
+        """JSON metrics of a task's accepted datasets: how many a role."""
+        return self.root / "reports" / "data" / task / "landed.json"
+
+    @property
+    def landing_lock(self) -> Path:
+        """Held while accepted datasets change."""
+        return self.root / ".landing" / "lock"
+
+    @property
+    def ledger(self) -> Path:
+        """Database of what lay in the landing folder and what became of it."""
+        return self.root / ".landing" / "ledger.sqlite"
+
     def store(self, task: str, source: Source) -> Path:
-        """Folder of the Zarr store made from `raw(task, source)`."""
+        """Folder of the Zarr stores made from `raw(task, source)`, `collected`, and from each landed dataset."""
         return self.root / "data" / "store" / task / source
 
     def store_report(self, task: str, stage: Literal["expert", "rollouts"]) -> Path:

@@ -1,0 +1,97 @@
+"""Episode sets: which episodes a store holds, who recorded them and for which use, by the digest of the set.
+
+A set is written once for each dataset that became a store and is never changed, so that run records can name it by its
+digest and stay small while stores grow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from world4rl.errors import DataError
+from world4rl.files import write_text
+from world4rl.paths import Paths
+from world4rl.provenance.digests import digest_bytes, digest_file
+from world4rl.provenance.statement import Statement
+
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class MemberEpisode(_Frozen):
+    """An episode of a set.
+
+    Attributes:
+        episode: Its index in the dataset.
+        digest: SHA-256 of what training sees of it.
+        task: One of the parameters' tasks.
+        length: Its rows.
+        success: Whether it is a success; None where nothing says so.
+        split: `train`, `validation` or `test`.
+    """
+
+    episode: int
+    digest: Digest
+    task: str
+    length: int
+    success: bool | None
+    split: str
+
+
+class EpisodeSet(_Frozen):
+    """The episodes of one dataset in one store.
+
+    Attributes:
+        dataset: `collected` for what the simulator recorded here, else the id of the accepted dataset.
+        statement: Who recorded them, with which robot, for which use.
+        episodes: By their index.
+    """
+
+    format: Literal[1] = 1
+    dataset: str
+    statement: Statement
+    episodes: tuple[MemberEpisode, ...]
+
+    def text(self) -> str:
+        """The set as it is written and digested."""
+        return self.model_dump_json() + "\n"
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of `text`."""
+        return digest_bytes(self.text().encode())
+
+
+def write_episode_set(episodes: EpisodeSet, paths: Paths) -> str:
+    """Writes a set under its digest, unless it is there; returns the digest."""
+    digest = episodes.digest
+    path = paths.episode_set(digest)
+    if not path.exists():
+        write_text(path, episodes.text())
+    return digest
+
+
+def read_episode_sets(digests: Iterable[str], paths: Paths) -> dict[str, EpisodeSet]:
+    """Sets by their digests.
+
+    Raises:
+        DataError: one is missing, or is not what its name says.
+    """
+    return {digest: _read(digest, paths) for digest in digests}
+
+
+def _read(digest: str, paths: Paths) -> EpisodeSet:
+    path = paths.episode_set(digest)
+    remedy = "restore it from the lineage branch: git checkout refs/world4rl/lineage -- data/episodes"
+    if digest_file(path) != digest:
+        raise DataError("the list of episodes is not what its name says", where=path, remedy=remedy)
+    try:
+        return EpisodeSet.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise DataError(f"the list of episodes cannot be used: {error}", where=path, remedy=remedy) from None

@@ -1,0 +1,107 @@
+"""The key that signs decisions and models: one private key on this machine, the public keys that are trusted.
+
+ECDSA on P-256, in PEM files. The private key never lies in the repository; the public keys of those who may decide do,
+in `keys/`, so that changing who is trusted is a commit.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from world4rl.errors import ConfigError, DataError
+from world4rl.files import write_text
+
+PRIVATE_NAME = "world4rl-signing.pem"
+
+
+def private_key_path() -> Path:
+    """Where this machine's private key lies: `$WORLD4RL_SIGNING_KEY`, else below the user's configuration."""
+    given = os.environ.get("WORLD4RL_SIGNING_KEY")
+    home = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+    return Path(given) if given else home / "world4rl" / PRIVATE_NAME
+
+
+def make_keys(private: Path, public: Path) -> None:
+    """Makes a key pair: the private key readable by its owner only, the public one to be committed.
+
+    Raises:
+        ConfigError: there is a key already.
+    """
+    for path in (private, public):
+        if path.exists():
+            raise ConfigError("there is a key already", where=path, remedy="use it, or name another file")
+    key = ec.generate_private_key(ec.SECP256R1())
+    pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    private.parent.mkdir(parents=True, exist_ok=True)
+    with open(os.open(private, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        file.write(pem)
+    write_text(public, _public_text(key.public_key()))
+
+
+def sign(content: bytes, private: Path) -> bytes:
+    """The signature of bytes.
+
+    Raises:
+        ConfigError: there is no such key, or it is no private key that this repository uses.
+    """
+    return _private(private).sign(content, ec.ECDSA(hashes.SHA256()))
+
+
+def public_text(private: Path) -> str:
+    """The public key that belongs to a private one, as PEM.
+
+    Raises:
+        ConfigError: as for `sign`.
+    """
+    return _public_text(_private(private).public_key())
+
+
+def verify(content: bytes, signature: bytes, trusted: Path) -> str:
+    """The name of the trusted key that made a signature.
+
+    Args:
+        content: The signed bytes.
+        signature: As `sign` gives it.
+        trusted: Folder of public keys, `NAME.pem`.
+
+    Raises:
+        DataError: no trusted key made it, or one of the keys cannot be read.
+    """
+    for path in sorted(trusted.glob("*.pem")):
+        try:
+            key = serialization.load_pem_public_key(path.read_bytes())
+        except ValueError:
+            raise DataError("this is no public key", where=path, remedy="remove it or restore it with Git") from None
+        if not isinstance(key, ec.EllipticCurvePublicKey):
+            raise DataError("this is no ECDSA key", where=path, remedy="make keys with `world4rl keys`")
+        try:
+            key.verify(signature, content, ec.ECDSA(hashes.SHA256()))
+        except InvalidSignature:
+            continue
+        return path.stem
+    raise DataError(
+        "no trusted key made this signature",
+        where=trusted,
+        remedy="put the signer's public key there if you trust it; else somebody has changed what was signed",
+    )
+
+
+def _private(path: Path) -> ec.EllipticCurvePrivateKey:
+    try:
+        key = serialization.load_pem_private_key(path.read_bytes(), password=None)
+    except FileNotFoundError:
+        raise ConfigError("there is no signing key", where=path, remedy="make one with `world4rl keys`") from None
+    except (ValueError, TypeError):
+        key = None
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise ConfigError("this is no private ECDSA key without a password", where=path, remedy="`world4rl keys`")
+    return key
+
+
+def _public_text(key: ec.EllipticCurvePublicKey) -> str:
+    return key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo).decode()
