@@ -82,8 +82,8 @@ def test_totals() -> None:
 
 
 def test_duplicates() -> None:
-    assert checks.check_duplicate(3, "abc", {"abd": 1}) == []
-    assert "episode 1" in checks.check_duplicate(3, "abd", {"abd": 1})[0].reason
+    assert checks.check_duplicate(3, "abc", {"abd": "episode 1"}) == []
+    assert "episode 1" in checks.check_duplicate(3, "abd", {"abd": "episode 1"})[0].reason
 
 
 @settings(max_examples=20)

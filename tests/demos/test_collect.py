@@ -12,12 +12,14 @@ from hypothesis import strategies as st
 
 from world4rl.config import BehaviourCloning, Params, load_profile, parse_params
 from world4rl.demos.collect import ValidationShare, alternating, collect_demos, collect_policy, collect_random
-from world4rl.demos.ingest import store_demos, store_rollouts
 from world4rl.demos.seeds import episode_seeds
 from world4rl.demos.store import EpisodeStore
+from world4rl.demos.storing import store_demos, store_rollouts
 from world4rl.demos.windows import WindowSampler
 from world4rl.errors import DataError
+from world4rl.landing.verify import verify
 from world4rl.paths import SOURCES, Paths
+from world4rl.provenance.manifests import write_manifests
 
 TASK = "button-press-topdown-v3"
 
@@ -47,13 +49,14 @@ def collected(tmp_path_factory: pytest.TempPathFactory) -> Paths:
     paths = Paths(tmp_path_factory.mktemp("run"))
     save_untrained_policy(paths.bc(TASK))
     params = small_params()
-    for stage in (collect_demos, collect_policy, collect_random, store_demos, store_rollouts):
+    write_manifests(params.tasks, paths)
+    for stage in (verify, collect_demos, collect_policy, collect_random, store_demos, store_rollouts):
         stage(params, paths, TASK)
     return paths
 
 
 def test_demonstrations_are_the_experts(collected: Paths) -> None:
-    store = EpisodeStore.open(collected.store(TASK, "expert"))
+    store = EpisodeStore.open(collected.store(TASK, "expert") / "collected")
     assert store.episodes["split"].tolist() == ["train", "train", "test"]
     assert store.episodes["seed"].tolist() == [
         *episode_seeds(0, TASK, "expert", "train", 2),
@@ -96,7 +99,7 @@ def test_no_seed_is_used_twice(collected: Paths) -> None:
 
 
 def test_a_sampler_over_all_sources(collected: Paths) -> None:
-    stores = [EpisodeStore.open(collected.store(TASK, source)) for source in SOURCES]
+    stores = [EpisodeStore.open(collected.store(TASK, source) / "collected") for source in SOURCES]
     sampler = WindowSampler(stores, length=5, history=4)
     windows = sampler.sample(16, np.random.default_rng(0))
     assert windows.frames.shape == (16, 5, 3, 48, 48)
@@ -109,7 +112,8 @@ def test_collecting_again_gives_the_same_bytes(collected: Paths, tmp_path: Path)
     again = Paths(tmp_path)
     save_untrained_policy(again.bc(TASK))
     params = small_params(workers=1)
-    for stage in (collect_demos, collect_policy, store_demos):
+    write_manifests(params.tasks, again)
+    for stage in (verify, collect_demos, collect_policy, store_demos):
         stage(params, again, TASK)
     for folder in (again.raw(TASK, "expert"), again.raw(TASK, "policy"), again.store(TASK, "expert")):
         first = collected.root / folder.relative_to(tmp_path)
@@ -124,9 +128,10 @@ def test_only_rollouts_to_learn_from_are_disturbed(collected: Paths, tmp_path: P
     save_untrained_policy(paths.bc(TASK))
     params = small_params()
     disturbed = params.rollouts.model_copy(update={"disturbance": 0.5})
-    for stage in (collect_policy, collect_random, store_rollouts):
+    write_manifests(params.tasks, paths)
+    for stage in (verify, collect_policy, collect_random, store_rollouts):
         stage(params.model_copy(update={"rollouts": disturbed}), paths, TASK)
-    stores = [EpisodeStore.open(p.store(TASK, "policy")) for p in (collected, paths)]
+    stores = [EpisodeStore.open(p.store(TASK, "policy") / "collected") for p in (collected, paths)]
     assert stores[0].episodes["split"].tolist() == ["train", "validation", "train", "test", "test"]
     same = [np.array_equal(*(store.actions(episode) for store in stores)) for episode in range(5)]
     assert same == [False, False, False, True, True]

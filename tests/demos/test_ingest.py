@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, get_args
@@ -20,12 +19,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from world4rl.config import load_profile
-from world4rl.demos.ingest import Fit, IngestOptions, IngestReport, ingest, shrinker, store_demos, store_rollouts
-from world4rl.demos.recording import encode_png, write_dataset
+from world4rl.demos.ingest import Fit, IngestOptions, IngestReport, ingest, shrinker
+from world4rl.demos.recording import encode_png
 from world4rl.demos.store import EpisodeStore
 from world4rl.errors import ConfigError, DataError
-from world4rl.paths import Paths
 
 DATA = "data/chunk-000/file-000.parquet"
 META = "meta/episodes/chunk-000/file-000.parquet"
@@ -631,33 +628,3 @@ def test_the_command_fails_with_one_clear_error(dataset: Path, tmp_path: Path) -
     assert DATA in result.stderr
     assert "copy the dataset again" in result.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["spoilt"]
-
-
-def test_the_stages_report_what_they_stored(tmp_path: Path, make_episode: Any, make_recording: Any) -> None:
-    paths, params = Paths(tmp_path), load_profile("ci")
-    wild = make_episode(3)
-    wild = replace(wild, actions=wild.actions * 2)
-    collected = {
-        "expert": [("train", make_episode(1, success_from=4)), ("test", make_episode(2))],
-        "policy": [("train", wild), ("validation", make_episode(4))],
-        "random": [],
-    }
-    for source, episodes in collected.items():
-        recording = make_recording(side={"source": source})
-        write_dataset(paths.raw(TASK, source), episodes, recording, image_size=(24, 24))
-    store_demos(params, paths, TASK)
-    figures = json.loads(paths.store_report(TASK, "expert").read_text())
-    assert (figures["accepted"], figures["frames"], figures["successes"]) == (2, 24, 1)
-    assert figures["quarantined"] == []
-    assert figures["digest"] == EpisodeStore.open(paths.store(TASK, "expert")).digest
-    assert figures["seconds"] > 0
-
-    store_rollouts(params, paths, TASK)
-    figures = json.loads(paths.store_report(TASK, "rollouts").read_text())
-    assert (figures["accepted"], figures["frames"]) == (1, 12)
-    (entry,) = figures["quarantined"]
-    assert (entry["episode"], entry["check"], entry["source"]) == (0, "out_of_bounds", "policy")
-    assert figures["sources"]["random"]["accepted"] == 0
-    assert len(EpisodeStore.open(paths.store(TASK, "random"))) == 0
-    with pytest.raises(DataError, match="no such dataset folder"):
-        store_demos(params, paths, "handle-press-v3")

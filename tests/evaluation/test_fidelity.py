@@ -94,8 +94,8 @@ def run(tmp_path: Path) -> Paths:
     """Stores of two tasks, an untrained world model and an untrained classifier."""
     paths = Paths(tmp_path)
     for task in (BUTTON, HANDLE):
-        write_store(paths.store(task, "expert"), task, "expert", EXPERT)
-        write_store(paths.store(task, "policy"), task, "policy", POLICY)
+        write_store(paths.store(task, "expert") / "collected", task, "expert", EXPERT)
+        write_store(paths.store(task, "policy") / "collected", task, "policy", POLICY)
     torch.manual_seed(0)
     architecture = WorldModel(
         fold=4, channels=(8,), attention_levels=(False,), blocks_per_level=1, mid_attention=False, norm_groups=4
@@ -265,7 +265,7 @@ def test_too_few_or_too_short_episodes_are_one_clear_error(run: Paths) -> None:
     assert "rollouts.held_out" in str(caught.value)
     for task in (BUTTON, HANDLE):
         for source in ("expert", "policy"):
-            write_store(run.store(task, source), task, source, [])
+            write_store(run.store(task, source) / "collected", task, source, [])
     with pytest.raises(DataError, match="no episode is held out"):
         fidelity.evaluate(settings(), run)
     assert not run.fidelity.exists()
@@ -280,7 +280,7 @@ def test_a_task_that_the_world_model_does_not_know(run: Paths) -> None:
 def test_without_held_out_experts_their_recall_is_unknown(run: Paths, imagines: Callable[[Sampler], None]) -> None:
     imagines(true_world)
     for task in (BUTTON, HANDLE):
-        write_store(run.store(task, "expert"), task, "expert", [])
+        write_store(run.store(task, "expert") / "collected", task, "expert", [])
     fidelity.evaluate(settings(), run)
     found = read_metrics(run.fidelity_metrics, Fidelity, "evaluate-world-model")
     assert found.replay.expert_success_recall is None

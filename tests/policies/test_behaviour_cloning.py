@@ -41,15 +41,16 @@ def _bytes(folder: Path) -> dict[str, bytes]:
 @pytest.fixture
 def paths(tmp_path: Path, write_demonstrations: Write) -> Paths:
     paths = Paths(tmp_path / "run")
-    write_demonstrations(paths.store(TASK, "expert"))
+    write_demonstrations(paths.store(TASK, "expert") / "collected")
     return paths
 
 
 def _copy(paths: Paths, tmp_path: Path, write_demonstrations: Write, name: str) -> Paths:
     other = Paths(tmp_path / name)
-    write_demonstrations(other.store(TASK, "expert"))
+    write_demonstrations(other.store(TASK, "expert") / "collected")
     assert (
-        EpisodeStore.open(other.store(TASK, "expert")).digest == EpisodeStore.open(paths.store(TASK, "expert")).digest
+        EpisodeStore.open(other.store(TASK, "expert") / "collected").digest
+        == EpisodeStore.open(paths.store(TASK, "expert") / "collected").digest
     )
     return other
 
@@ -57,7 +58,7 @@ def _copy(paths: Paths, tmp_path: Path, write_demonstrations: Write, name: str) 
 def test_learns_what_the_demonstrations_show(paths: Paths) -> None:
     train(_params(training_steps=300, shift_pixels=0), paths, TASK)
     policy = load_policy(paths.bc(TASK))
-    store = EpisodeStore.open(paths.store(TASK, "expert"))
+    store = EpisodeStore.open(paths.store(TASK, "expert") / "collected")
     (held_out, *_) = np.flatnonzero(store.episodes["split"] == "test")
     frames = torch.from_numpy(store.frames(int(held_out))).permute(0, 3, 1, 2)[:, None].float() / 255
     actions = torch.from_numpy(store.actions(int(held_out)))
@@ -83,7 +84,7 @@ def test_learns_what_the_demonstrations_show(paths: Paths) -> None:
 def test_normalises_the_state_by_the_training_episodes(paths: Paths) -> None:
     train(_params(state=True, training_steps=2), paths, TASK)
     policy = load_policy(paths.bc(TASK))
-    store = EpisodeStore.open(paths.store(TASK, "expert"))
+    store = EpisodeStore.open(paths.store(TASK, "expert") / "collected")
     states = np.concatenate([store.states(episode) for episode in np.flatnonzero(store.episodes["split"] == "train")])
     np.testing.assert_allclose(policy.get_buffer("state_mean"), states.mean(0), rtol=1e-4)
     np.testing.assert_allclose(policy.get_buffer("state_std"), states.std(0, ddof=1), rtol=1e-4)
@@ -91,7 +92,7 @@ def test_normalises_the_state_by_the_training_episodes(paths: Paths) -> None:
 
 def test_without_held_out_episodes(tmp_path: Path, write_demonstrations: Write) -> None:
     paths = Paths(tmp_path)
-    write_demonstrations(paths.store(TASK, "expert"), test=0)
+    write_demonstrations(paths.store(TASK, "expert") / "collected", test=0)
     train(_params(training_steps=3), paths, TASK)
     assert json.loads(paths.bc_metrics(TASK).read_text())["held_out_nll"] is None
     assert next(csv.DictReader(paths.bc_curve(TASK).open()))["validation_nll"] == ""
@@ -202,6 +203,6 @@ def test_no_store_is_one_clear_error(tmp_path: Path) -> None:
 
 def test_a_store_without_training_episodes_is_one_clear_error(tmp_path: Path, write_demonstrations: Write) -> None:
     paths = Paths(tmp_path)
-    write_demonstrations(paths.store(TASK, "expert"), train=0)
+    write_demonstrations(paths.store(TASK, "expert") / "collected", train=0)
     with pytest.raises(DataError, match="train"):
         train(_params(), paths, TASK)

@@ -324,7 +324,7 @@ def test_the_stage_writes_every_tasks_threshold_and_figures(write_store, small_w
     for task, first in ((BUTTON, 3), (FAUCET, None)):
         for number, source in enumerate(("expert", "policy", "random")):
             write_store(
-                paths.store(task, source),
+                paths.store(task, source) / "collected",
                 task=task,
                 source=source,
                 splits=("train", "validation", "test", "test"),
@@ -420,7 +420,7 @@ def test_the_stage_trains_on_episodes_of_any_length(write_store, small_world_mod
     paths = Paths(tmp_path)
     for number, source in enumerate(("expert", "policy", "random")):
         write_store(
-            paths.store(BUTTON, source),
+            paths.store(BUTTON, source) / "collected",
             task=BUTTON,
             source=source,
             splits=("train", "train", "validation", "validation", "test", "test"),

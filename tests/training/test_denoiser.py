@@ -263,7 +263,7 @@ def make_root(write_store: Callable[..., None], tmp_path: Path) -> Callable[[str
     def make(name: str) -> Paths:
         paths = Paths(tmp_path / name)
         for number, (task, source) in enumerate((task, source) for task in TASKS for source in SOURCES):
-            write_store(paths.store(task, source), task=task, source=source, seed=number)
+            write_store(paths.store(task, source) / "collected", task=task, source=source, seed=number)
         return paths
 
     return make

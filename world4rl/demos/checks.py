@@ -19,6 +19,8 @@ FROZEN_SHARE = 0.5  # of the distance that the state covers in its episode
 FROZEN_FRAMES = 5
 FROZEN_MOTION = 0.05  # of the largest number in the states: less than that may be too little to see
 FROZEN_EPISODE = 0.9  # of an episode, where no state tells whether anything moved
+# Judgements that a person who saw the episode may overrule. The others mean that something is not there or no number.
+OVERRULABLE = frozenset({"black_camera", "blank_camera", "frozen_camera", "out_of_bounds", "duplicate"})
 
 
 @dataclass(frozen=True)
@@ -214,11 +216,11 @@ def _longest_still_run(frames: np.ndarray) -> tuple[int, int]:
     return best
 
 
-def check_duplicate(episode: int, digest: str, seen: Mapping[str, int]) -> list[Finding]:
-    """An episode whose frames and numbers all equal those of an earlier one (`seen`: digest to episode)."""
+def check_duplicate(episode: int, digest: str, seen: Mapping[str, str]) -> list[Finding]:
+    """An episode whose frames and numbers all equal those of an earlier one (`seen`: digest to its name, in words)."""
     if digest not in seen:
         return []
-    return [Finding(episode, "duplicate", f"the same content as episode {seen[digest]}", f"sha256 {digest[:16]}")]
+    return [Finding(episode, "duplicate", f"the same content as {seen[digest]}", f"sha256 {digest[:16]}")]
 
 
 def check_columns(features: Iterable[str], columns: Iterable[str], file: str) -> list[Finding]:

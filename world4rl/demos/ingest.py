@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,7 +14,6 @@ import numpy as np
 from PIL import Image
 
 from world4rl import progress
-from world4rl.config import Params
 from world4rl.config import Store as StoreSettings
 from world4rl.demos import checks
 from world4rl.demos.checks import Finding, quarantine_list
@@ -34,9 +33,7 @@ from world4rl.demos.reading import (
 from world4rl.demos.store import UNLABELLED, StoredEpisode, StoreWriter
 from world4rl.demos.tables import FRAME_TABLE, derive, validate
 from world4rl.errors import ConfigError, DataError
-from world4rl.files import replacing, write_json
-from world4rl.paths import Paths, Source
-from world4rl.provenance.digests import merkle_root
+from world4rl.files import replacing
 
 NONE = "none"
 ROLES = {"action": "action", "state": "observation.state", "success": "next.success"}
@@ -53,18 +50,32 @@ class IngestOptions:
         size: Height and width of the stored frames; None: that of the smallest camera.
         fit: How a picture of another shape gets there: `stretch` it, `crop` its middle, or `pad` it with black.
         tasks: The tasks that may occur; None: any.
+        task: What every episode's task is, whatever the dataset calls it; None: as the dataset says.
         action_range: Bounds of all action values; None: unbounded.
         settings: Chunks, shards and compression.
         allow_empty: Whether a dataset without episodes makes a store without episodes.
+        waived: Findings that a person has overruled: the checks' names by episode.
+        only: The episodes to take; None: all. The others are not looked at.
+        shares: Shares (test, validation) of the episodes whose split the dataset does not give. An episode's content
+            decides where it goes, so that what lands later moves none.
     """
 
     mapping: Mapping[str, str] = field(default_factory=dict)
     size: tuple[int, int] | None = None
     fit: Fit = "stretch"
     tasks: tuple[str, ...] | None = None
+    task: str | None = None
     action_range: tuple[float, float] | None = None
     settings: StoreSettings = field(default_factory=StoreSettings)
     allow_empty: bool = False
+    waived: Mapping[int, frozenset[str]] = field(default_factory=dict)
+    only: frozenset[int] | None = None
+    shares: tuple[float, float] = (0.0, 0.0)
+
+    def holds(self, finding: Finding) -> bool:
+        """Whether nobody has overruled a finding, or nobody can."""
+        waived = finding.episode is not None and finding.check in self.waived.get(finding.episode, ())
+        return not (waived and finding.check in checks.OVERRULABLE)
 
 
 @dataclass(frozen=True)
@@ -109,7 +120,7 @@ class IngestReport:
 
 
 @dataclass(frozen=True)
-class _Plan:
+class Plan:
     """Which feature plays which part, and what frames will look like."""
 
     action: Feature
@@ -121,15 +132,23 @@ class _Plan:
 
     @property
     def vectors(self) -> list[str]:
+        """The features that hold numbers."""
         return [feature.name for feature in (self.action, self.state, self.success) if feature is not None]
 
     @property
     def mapped(self) -> dict[str, str]:
+        """Feature by our name."""
         parts = {"action": self.action, "state": self.state, "success": self.success, **self.cameras}
         return {name: feature.name for name, feature in parts.items() if feature is not None}
 
 
-def _plan(dataset: Dataset, options: IngestOptions) -> _Plan:
+def plan_ingest(dataset: Dataset, options: IngestOptions) -> Plan:
+    """Decides which feature plays which part.
+
+    Raises:
+        DataError: there is no action or no camera, or the mapping does not fit the features.
+        ConfigError: a camera is given an impossible name.
+    """
     where = dataset.root / INFO
     known = ", ".join(dataset.features)
     for name, feature in options.mapping.items():
@@ -161,7 +180,7 @@ def _plan(dataset: Dataset, options: IngestOptions) -> _Plan:
     used = {feature.name for feature in (*numbers.values(), *cameras.values()) if feature is not None}
     skip = {"timestamp", "frame_index", "episode_index", "index", "task_index"} | used | set(ignored)
     ignored |= {name: "plays no part in training" for name in dataset.features if name not in skip}
-    return _Plan(action, numbers["state"], numbers["success"], cameras, size, ignored)
+    return Plan(action, numbers["state"], numbers["success"], cameras, size, ignored)
 
 
 def _is_number(dtype: str) -> bool:
@@ -213,13 +232,16 @@ def shrinker(size: tuple[int, int], fit: Fit) -> Callable[[Image.Image], np.ndar
     return shrink
 
 
-def ingest(dataset: Path, out: Path, options: IngestOptions | None = None) -> IngestReport:
+def ingest(
+    dataset: Path, out: Path, options: IngestOptions | None = None, *, origin: str | None = None
+) -> IngestReport:
     """Makes a store of a dataset. The store appears whole or not at all.
 
     Args:
         dataset: Root folder of a LeRobot v3 dataset.
         out: The store to create; a store that was there is replaced.
         options: Mapping, size, bounds.
+        origin: What the store is to keep about how it was made, for whoever wonders whether to make it again.
 
     Raises:
         DataError: the dataset as a whole cannot be used, or none of its episodes can.
@@ -230,7 +252,7 @@ def ingest(dataset: Path, out: Path, options: IngestOptions | None = None) -> In
     options = options or IngestOptions()
     source = open_dataset(dataset)
     _require_replaceable(Path(out))
-    plan = _plan(source, options)
+    plan = plan_ingest(source, options)
     if source.episodes.empty and not options.allow_empty:
         raise DataError("the dataset has no episodes", where=source.root, remedy="record some, then ingest again")
     findings: list[Finding] = []
@@ -244,20 +266,15 @@ def ingest(dataset: Path, out: Path, options: IngestOptions | None = None) -> In
             state_size=plan.state.size if plan.state else 0,
             settings=options.settings,
         )
-        seen: dict[str, int] = {}
         name = "/".join(source.root.resolve().parts[-2:])  # no machine's own paths inside a store
-        for episode in _episodes(source, plan, options, findings):
-            twins = checks.check_duplicate(episode.episode, episode.digest, seen)
-            findings += twins
-            if not twins:
-                seen[episode.digest] = episode.episode
-                successes += episode.succeeded
-                writer.add(episode, name)
+        for episode in distinct(sound_episodes(source, plan, options, findings), {}, options, findings):
+            successes += episode.succeeded
+            writer.add(episode, name)
         quarantined = quarantine_list(findings)
         if not writer.episodes and not source.episodes.empty:
             raise _nothing_left(source, quarantined)
         description = _description(source, plan, options, name, quarantined)
-        digest = writer.finish(description)
+        digest = writer.finish(description if origin is None else {**description, "origin": origin})
     return IngestReport(
         dataset=source.root,
         accepted=writer.episodes,
@@ -288,7 +305,7 @@ def _nothing_left(dataset: Dataset, quarantined: Sequence[Mapping[str, Any]]) ->
 
 
 def _description(
-    dataset: Dataset, plan: _Plan, options: IngestOptions, name: str, quarantined: list[dict[str, Any]]
+    dataset: Dataset, plan: Plan, options: IngestOptions, name: str, quarantined: list[dict[str, Any]]
 ) -> dict[str, Any]:
     labels = UNLABELLED
     if plan.success is not None:
@@ -326,8 +343,8 @@ def _names(feature: Feature | None) -> list[str] | None:
     return [str(name) for name in names] if isinstance(names, list) else None
 
 
-def _episodes(
-    dataset: Dataset, plan: _Plan, options: IngestOptions, findings: list[Finding]
+def sound_episodes(
+    dataset: Dataset, plan: Plan, options: IngestOptions, findings: list[Finding]
 ) -> Iterator[StoredEpisode]:
     """Yields the sound episodes in the order of their rows; appends what is wrong with the others to `findings`."""
     if dataset.episodes.empty:
@@ -338,6 +355,8 @@ def _episodes(
     refuse(dataset.root / "data", [finding for finding in table if finding.episode is None])
     side = _side_rows(dataset)
     rows = _row_ranges(dataset, owner, findings)
+    if options.only is not None:
+        rows = {episode: found for episode, found in rows.items() if episode in options.only}
     order = sorted(rows, key=lambda episode: rows[episode].start)
     shrink = shrinker(plan.size, options.fit)
     images = [feature.name for feature in plan.cameras.values() if feature.dtype == "image"]
@@ -358,15 +377,37 @@ def _episodes(
                 name: _check_frames(episode, name, feature, decoded[feature.name], found)
                 for name, feature in plan.cameras.items()
             }
+            found = list(filter(options.holds, found))
             if not found:
                 states = _float32(columns, plan.state, rows[episode])
                 for name, stack in frames.items():
                     found += checks.check_blank(episode, name, stack)
                     found += checks.check_frozen(episode, name, stack, states)
+            found = list(filter(options.holds, found))
             findings += found
             if not found:
-                yield _assemble(dataset, plan, columns, frames, entry, rows[episode], side.get(episode, {}))
+                yield _assemble(dataset, plan, options, columns, frames, entry, rows[episode], side.get(episode, {}))
             bar.advance()
+
+
+def distinct(
+    episodes: Iterable[StoredEpisode], seen: Mapping[str, str], options: IngestOptions, findings: list[Finding]
+) -> Iterator[StoredEpisode]:
+    """Passes on the episodes whose content did not come before; appends what is wrong with the others to `findings`.
+
+    Args:
+        episodes: In their order.
+        seen: Names of earlier episodes, in words, by digest.
+        options: May have overruled the finding.
+        findings: Takes one for each episode that is left out.
+    """
+    names = dict(seen)
+    for episode in episodes:
+        twins = list(filter(options.holds, checks.check_duplicate(episode.episode, episode.digest, names)))
+        findings += twins
+        if not twins:
+            names.setdefault(episode.digest, f"episode {episode.episode}")
+            yield episode
 
 
 def _row_ranges(dataset: Dataset, owner: np.ndarray, findings: list[Finding]) -> dict[int, range]:
@@ -389,13 +430,13 @@ def _row_ranges(dataset: Dataset, owner: np.ndarray, findings: list[Finding]) ->
 
 
 def _check_numbers(
-    dataset: Dataset, plan: _Plan, options: IngestOptions, columns: Columns, entry: Mapping[Any, Any], rows: range
+    dataset: Dataset, plan: Plan, options: IngestOptions, columns: Columns, entry: Mapping[Any, Any], rows: range
 ) -> list[Finding]:
     episode, part = int(entry["episode_index"]), slice(rows.start, rows.stop)
     index_range = (int(entry["dataset_from_index"]), int(entry["dataset_to_index"]))
     found = checks.check_row_count(episode, int(entry["length"]), index_range, len(rows))
     tasks = columns.index["task_index"].to_numpy()[part]
-    found += checks.check_tasks(episode, tasks, dataset.tasks, options.tasks)
+    found += checks.check_tasks(episode, tasks, dataset.tasks, None if options.task else options.tasks)
     for name in plan.vectors:
         wrong, values = columns.wrong[name][part], columns.vectors[name][part]
         found += checks.check_shapes(episode, name, wrong, dataset.features[name].size)
@@ -428,7 +469,8 @@ def _float32(columns: Columns, feature: Feature | None, rows: range) -> np.ndarr
 
 def _assemble(
     dataset: Dataset,
-    plan: _Plan,
+    plan: Plan,
+    options: IngestOptions,
     columns: Columns,
     frames: Mapping[str, np.ndarray],
     entry: Mapping[Any, Any],
@@ -446,18 +488,25 @@ def _assemble(
     actions = _float32(columns, plan.action, rows)
     assert actions is not None
     seed = side.get("seed")
-    return StoredEpisode(
+    episode = StoredEpisode(
         frames=frames,
         actions=actions,
         states=_float32(columns, plan.state, rows),
         success=success,
-        task=dataset.tasks[int(columns.index["task_index"].iloc[rows.start])],
+        task=options.task or dataset.tasks[int(columns.index["task_index"].iloc[rows.start])],
         source=str(dataset.side.get("source", "external")),
         split=str(side.get("split", "train")),
         succeeded=succeeded,
         seed=None if seed is None else int(seed),
         episode=int(entry["episode_index"]),
     )
+    return episode if "split" in side else replace(episode, split=split_of(episode.digest, *options.shares))
+
+
+def split_of(digest: str, test: float, validation: float) -> str:
+    """The split that an episode's content puts it in: shares of all possible digests."""
+    place = int(digest[:16], 16) / 16**16
+    return "test" if place < test else "validation" if place < test + validation else "train"
 
 
 def _side_rows(dataset: Dataset) -> dict[int, Mapping[str, Any]]:
@@ -470,60 +519,6 @@ def _side_rows(dataset: Dataset) -> dict[int, Mapping[str, Any]]:
             remedy="the file belongs to another dataset: restore the right one",
         )
     return rows
-
-
-def store_demos(params: Params, paths: Paths, task: str) -> None:
-    """The stage `demo_store@task`: expert demonstrations into a store.
-
-    Raises:
-        DataError: the dataset cannot be used.
-    """
-    figures = _figures(_store(params, paths, task, "expert"))
-    write_json(paths.store_report(task, "expert"), figures)
-    _tell(figures)
-
-
-def store_rollouts(params: Params, paths: Paths, task: str) -> None:
-    """The stage `rollout_store@task`: BC-policy and random rollouts into one store each.
-
-    Raises:
-        DataError: a dataset cannot be used.
-    """
-    sources: tuple[Source, ...] = ("policy", "random")
-    parts = {source: _figures(_store(params, paths, task, source)) for source in sources}
-    figures: dict[str, Any] = {key: sum(parts[s][key] for s in sources) for key in ("accepted", "frames", "seconds")}
-    figures["quarantined"] = [{**entry, "source": s} for s in sources for entry in parts[s]["quarantined"]]
-    figures["digest"] = merkle_root(parts[s]["digest"] for s in sources)
-    write_json(paths.store_report(task, "rollouts"), {**figures, "sources": parts})
-    _tell(figures)
-
-
-def _store(params: Params, paths: Paths, task: str, source: Source) -> IngestReport:
-    options = IngestOptions(
-        tasks=(task,), action_range=(-1.0, 1.0), settings=params.store, allow_empty=source == "random"
-    )
-    report = ingest(paths.raw(task, source), paths.store(task, source), options)
-    for line in report.lines():
-        if line.startswith(("accepted", "refused")):
-            progress.log(f"{task} {source}: {line}")
-    return report
-
-
-def _figures(report: IngestReport) -> dict[str, Any]:
-    return {
-        "accepted": report.accepted,
-        "quarantined": list(report.quarantined),
-        "frames": report.frames,
-        "successes": report.successes,
-        "digest": report.digest,
-        "seconds": report.seconds,
-    }
-
-
-def _tell(figures: Mapping[str, Any]) -> None:
-    progress.metrics(
-        {"accepted": figures["accepted"], "quarantined": len(figures["quarantined"]), "frames": figures["frames"]}
-    )
 
 
 def ingest_command(dataset: Path, out: Path, mapping: Mapping[str, str], size: int | None, fit: Fit) -> None:

@@ -112,10 +112,10 @@ def open_dataset(root: Path) -> Dataset:
     features = {name: _feature(root, name, value) for name, value in info["features"].items()}
     fps = float(info["fps"])
     if info["total_episodes"] == 0 and not (root / EPISODES).exists():
-        return Dataset(root, info, fps, features, {}, pd.DataFrame(), (), _read_side(root))
+        return Dataset(root, info, fps, features, {}, pd.DataFrame(), (), read_side(root))
     tasks = _read_tasks(root)
     episodes = _read_episodes(root, [name for name, feature in features.items() if feature.dtype == "video"])
-    dataset = Dataset(root, info, fps, features, tasks, episodes, _data_files(root, info, episodes), _read_side(root))
+    dataset = Dataset(root, info, fps, features, tasks, episodes, _data_files(root, info, episodes), read_side(root))
     _require_videos(dataset)
     return dataset
 
@@ -252,7 +252,12 @@ def _require(paths: Sequence[Path]) -> None:
         raise DataError(f"the file is missing{others}", where=missing[0], remedy=COPY_AGAIN)
 
 
-def _read_side(root: Path) -> dict[str, Any]:
+def read_side(root: Path) -> dict[str, Any]:
+    """The dataset's `meta/world4rl.json`; empty where there is none.
+
+    Raises:
+        DataError: it cannot be used.
+    """
     path = root / SIDE_FILE
     if not path.exists():
         return {}

@@ -13,7 +13,7 @@ A store is a folder:
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -31,6 +31,7 @@ from world4rl.demos.layout import SIDE_FILE
 from world4rl.demos.tables import STORE_EPISODES, validate
 from world4rl.errors import DataError
 from world4rl.files import write_json
+from world4rl.paths import SOURCES, Paths, Source
 from world4rl.provenance.digests import digest_arrays, merkle_root
 
 FORMAT = 1
@@ -225,6 +226,16 @@ class _Column:
         self._held, self._count = [held[count:]], len(held) - count
 
 
+def open_stores(paths: Paths, tasks: Iterable[str], sources: Sequence[Source] = SOURCES) -> list[EpisodeStore]:
+    """Every store of the tasks and sources: what was collected in simulation, and each dataset that landed.
+
+    Raises:
+        DataError: a task has no store of a source, or one is damaged.
+    """
+    folders = [paths.store(task, source) for task in tasks for source in sources]
+    return [store for folder in folders for store in EpisodeStore.open_all(folder)]
+
+
 @dataclass(frozen=True)
 class EpisodeStore:
     """A store to read from. Open one with `EpisodeStore.open`.
@@ -276,6 +287,18 @@ class EpisodeStore:
     def __len__(self) -> int:
         """How many episodes there are."""
         return len(self.episodes)
+
+    @classmethod
+    def open_all(cls, folder: Path) -> list[EpisodeStore]:
+        """Opens every store in a folder, sorted by name.
+
+        Raises:
+            DataError: there is none, or one is damaged.
+        """
+        parts = sorted(path for path in Path(folder).glob("*") if path.is_dir() and not path.name.startswith("."))
+        if not parts:
+            raise DataError("there is no store here", where=folder, remedy=AGAIN)
+        return [cls.open(path) for path in parts]
 
     @property
     def cameras(self) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from world4rl.demos.store import EpisodeStore
+from world4rl.demos.store import open_stores
 from world4rl.envs.imagination import StartStates
 from world4rl.errors import DataError
 from world4rl.paths import Paths, Source
@@ -49,7 +49,7 @@ class HeldOut:
             DataError: a store is missing or damaged, no episode is held out, or the model does not know a task.
         """
         task_numbers(tasks, known, paths.world_model)
-        stores = [EpisodeStore.open(paths.store(task, source)) for task in tasks for source in SOURCES]
+        stores = open_stores(paths, tasks, SOURCES)
         rows, actions = [], []
         for store in stores:
             for row, entry in enumerate(store.episodes.to_dict("records")):

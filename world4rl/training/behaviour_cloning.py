@@ -1,6 +1,6 @@
 """Behaviour cloning: the Gaussian policy's negative log-likelihood of the demonstrations (equation 2).
 
-Windows of frames are drawn uniformly from the store and shifted at random; the learning rate falls along a cosine;
+Windows of frames are drawn uniformly from the stores and shifted at random; the learning rate falls along a cosine;
 the weights of the last step are the policy. The likelihood of held-out demonstrations is measured along the way and
 decides nothing: it soon rises again while the success rate still climbs.
 """
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from world4rl import progress
 from world4rl.config import BehaviourCloning, Params
-from world4rl.demos.store import EpisodeStore
+from world4rl.demos.store import EpisodeStore, open_stores
 from world4rl.demos.windows import Windows, WindowSampler
 from world4rl.files import write_json, write_text
 from world4rl.machine import select_device
@@ -41,7 +41,7 @@ def train(params: Params, paths: Paths, task: str) -> None:
 
     Args:
         params: Reads `seed`, `behaviour_cloning`, `device`.
-        paths: Reads the expert's store; writes `bc`, `bc_metrics`, `bc_curve`.
+        paths: Reads the expert's stores; writes `bc`, `bc_metrics`, `bc_curve`.
         task: The task.
 
     Raises:
@@ -49,8 +49,8 @@ def train(params: Params, paths: Paths, task: str) -> None:
     """
     settings = params.behaviour_cloning
     device = select_device(params.device)
-    store = EpisodeStore.open(paths.store(task, "expert"))
-    cloning = Cloning(settings, store, seeds=stage_seeds(params.seed, f"{STAGE}/{task}", 4), device=device)
+    stores = open_stores(paths, [task], ["expert"])
+    cloning = Cloning(settings, stores, seeds=stage_seeds(params.seed, f"{STAGE}/{task}", 4), device=device)
     state = paths.run_state(STAGE, task)
     seconds = run(
         cloning,
@@ -63,7 +63,7 @@ def train(params: Params, paths: Paths, task: str) -> None:
             "behaviour_cloning": settings.model_dump(mode="json"),
             "seed": params.seed,
             "task": task,
-            "store": store.digest,
+            "stores": [store.digest for store in stores],
             "device": device.type,
         },
     )
@@ -80,7 +80,7 @@ class Cloning:
 
     Args:
         settings: The policy and how it is trained.
-        store: Demonstrations: the split `train` to learn from, the split `test`, if there is one, to measure on.
+        stores: Demonstrations: the split `train` to learn from, the split `test`, if there is one, to measure on.
         seeds: Four, for the weights, the windows, the shifts and the held-out windows.
         device: Where to train.
 
@@ -90,11 +90,11 @@ class Cloning:
         step: Steps completed.
 
     Raises:
-        DataError: the store has no training episodes.
+        DataError: the stores have no training episodes.
     """
 
     def __init__(
-        self, settings: BehaviourCloning, store: EpisodeStore, *, seeds: list[int], device: torch.device
+        self, settings: BehaviourCloning, stores: list[EpisodeStore], *, seeds: list[int], device: torch.device
     ) -> None:
         weights, windows, shifts, held_out = seeds
         torch.manual_seed(weights)
@@ -105,8 +105,9 @@ class Cloning:
         self._losses: list[float] = []  # since the curve's last row
         self._windows = np.random.default_rng(windows)
         self._shifts = torch.Generator().manual_seed(shifts)
+        store = next((store for store in stores if len(store)), stores[0])
         camera = store.cameras[0]
-        self._sampler = WindowSampler([store], length=settings.frames, history=settings.frames, camera=camera)
+        self._sampler = WindowSampler(stores, length=settings.frames, history=settings.frames, camera=camera)
         self.policy = GaussianPolicy(
             settings,
             image_size=store.image_size,
@@ -115,15 +116,15 @@ class Cloning:
             camera=camera,
         ).to(device)
         if self.policy.state_size:
-            states = _states(store, "train")
+            states = _states(stores, "train")
             self.policy.normalise_states(states.mean(0), states.std(0))
         self._optimizer = torch.optim.AdamW(
             self.policy.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
         )
         self._held_out: Windows | None = None
-        if (store.episodes["split"] == "test").any():
+        if any((store.episodes["split"] == "test").any() for store in stores):
             sampler = WindowSampler(
-                [store], length=settings.frames, history=settings.frames, camera=camera, splits=("test",)
+                stores, length=settings.frames, history=settings.frames, camera=camera, splits=("test",)
             )
             self._held_out = sampler.sample(HELD_OUT_WINDOWS, np.random.default_rng(held_out))
 
@@ -198,10 +199,10 @@ class Cloning:
         return negative_log_likelihood(distribution, actions).item(), error.item()
 
 
-def _states(store: EpisodeStore, split: str) -> Tensor:
+def _states(stores: list[EpisodeStore], split: str) -> Tensor:
     """The states (N, S) of a split's episodes."""
-    episodes = np.flatnonzero(store.episodes["split"] == split)
-    return torch.from_numpy(np.concatenate([store.states(int(episode)) for episode in episodes]))
+    episodes = [(store, int(row)) for store in stores for row in np.flatnonzero(store.episodes["split"] == split)]
+    return torch.from_numpy(np.concatenate([store.states(row) for store, row in episodes]))
 
 
 def _unit(frames: Tensor) -> Tensor:

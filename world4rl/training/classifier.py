@@ -17,7 +17,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from world4rl import progress
 from world4rl.config import Classifier, Params
-from world4rl.demos.store import EpisodeStore
+from world4rl.demos.store import EpisodeStore, open_stores
 from world4rl.envs.imagination import StartStates, replay
 from world4rl.errors import DataError
 from world4rl.evaluation.statistics import calibration
@@ -30,7 +30,6 @@ from world4rl.models.precision import fast_autocast
 from world4rl.paths import Paths
 from world4rl.provenance.digests import digest_folder
 from world4rl.training.checkpoint import Generators, State, capture_optimizer, clear_state, restore_optimizer
-from world4rl.training.denoiser import open_stores
 from world4rl.training.loop import Tensors, cosine_factor, curve_csv, run, stage_seeds
 
 STAGE = "train-classifier"

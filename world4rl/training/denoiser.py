@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -13,13 +12,13 @@ from torch import Tensor, nn
 
 from world4rl import progress
 from world4rl.config import Params, WorldModel
-from world4rl.demos.store import EpisodeStore
+from world4rl.demos.store import EpisodeStore, open_stores
 from world4rl.demos.windows import Windows, WindowSampler
 from world4rl.files import write_json, write_text
 from world4rl.machine import select_device
 from world4rl.models.denoiser import Context, Denoiser, Shapes, parameter_count, to_uint8, to_unit
 from world4rl.models.folder import save_denoiser
-from world4rl.paths import SOURCES, Paths
+from world4rl.paths import Paths
 from world4rl.training.checkpoint import Generators, State, capture_optimizer, clear_state, restore_optimizer
 from world4rl.training.loop import Tensors, cosine_factor, curve_csv, run, stage_seeds
 
@@ -68,11 +67,6 @@ def train(params: Params, paths: Paths) -> None:
     write_json(paths.world_model_metrics, metrics)
     clear_state(folder)
     progress.metrics(metrics)
-
-
-def open_stores(paths: Paths, tasks: Iterable[str]) -> list[EpisodeStore]:
-    """The expert, policy and random stores of the tasks."""
-    return [EpisodeStore.open(paths.store(task, source)) for task in tasks for source in SOURCES]
 
 
 @dataclass

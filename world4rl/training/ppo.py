@@ -14,6 +14,7 @@ from torch.distributions import Normal
 
 from world4rl import progress
 from world4rl.config import Params, Refinement
+from world4rl.demos.store import open_stores
 from world4rl.envs.imagination import StartStates
 from world4rl.envs.imagined import ImaginedVectorEnv, Observation
 from world4rl.files import write_json, write_text
@@ -27,7 +28,6 @@ from world4rl.policies.folder import load_policy, save_policy
 from world4rl.provenance.digests import digest_folder
 from world4rl.training.advantages import advantages_and_returns
 from world4rl.training.checkpoint import Generators, State, capture_optimizer, clear_state, restore_optimizer
-from world4rl.training.denoiser import open_stores
 from world4rl.training.loop import Tensors, curve_csv, run, stage_seeds
 
 STAGE = "refine"
