@@ -1,0 +1,125 @@
+"""The sequential test: its error rates hold however often one looks, and it stops early where the answer is clear."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from world4rl.evaluation.sequential import compare, confidence_interval, log_capital
+
+ALPHA, BETA, EFFECT = 0.05, 0.1, 0.1
+RUNS, TRIALS = 1500, 200
+
+
+def simulate(champion: float, challenger: float, together: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """bool (RUNS, TRIALS) twice: successes with these rates; `together` of the trials are alike for both."""
+    rng = np.random.default_rng(seed)
+    chance = rng.random((RUNS, TRIALS))
+    other = np.where(rng.random((RUNS, TRIALS)) < together, chance, rng.random((RUNS, TRIALS)))
+    return chance < champion, other < challenger
+
+
+def ever(differences: np.ndarray, mean: float, above: bool, bound: float) -> float:
+    """Share of runs in which a bet ever reaches a capital."""
+    return float(np.mean([(log_capital(row, mean, above=above) >= np.log(bound)).any() for row in differences]))
+
+
+def bound_with_luck(rate: float) -> float:
+    """A share that so many runs exceed with probability 0.001 at a true rate."""
+    return rate + 3.1 * np.sqrt(rate * (1 - rate) / RUNS)
+
+
+@pytest.mark.parametrize("together", [0.0, 0.6, 0.95])
+@pytest.mark.parametrize("rate", [0.1, 0.5, 0.9])
+def test_a_challenger_that_is_no_better_is_promoted_with_probability_alpha_at_most(
+    rate: float, together: float
+) -> None:
+    champion, challenger = simulate(rate, rate, together, seed=1)
+    differences = challenger.astype(int) - champion
+    assert ever(differences, 0.0, True, 1 / ALPHA) <= bound_with_luck(ALPHA)
+
+
+@pytest.mark.parametrize("together", [0.0, 0.6, 0.95])
+@pytest.mark.parametrize("rate", [0.1, 0.5, 0.85])
+def test_a_challenger_with_the_minimum_effect_is_dismissed_with_probability_beta_at_most(
+    rate: float, together: float
+) -> None:
+    champion, challenger = simulate(rate, rate + EFFECT, together, seed=2)
+    differences = challenger.astype(int) - champion
+    assert ever(differences, EFFECT, False, 1 / BETA) <= bound_with_luck(BETA)
+
+
+@pytest.mark.parametrize(("champion", "challenger"), [(0.3, 0.3), (0.4, 0.6), (0.9, 0.5)])
+def test_the_interval_holds_the_truth_at_every_look_together(champion: float, challenger: float) -> None:
+    one, other = simulate(champion, challenger, 0.5, seed=3)
+    truth = challenger - champion
+    differences = other.astype(int) - one
+    bound = np.log(2 / ALPHA)
+    missed = [
+        any((log_capital(row, truth, above=above) >= bound).any() for above in (True, False)) for row in differences
+    ]
+    assert np.mean(missed) <= bound_with_luck(ALPHA)
+
+
+def test_a_large_gain_is_seen_early_and_a_loss_too() -> None:
+    def median_stop(champion: float, challenger: float, verdict: str) -> float:
+        stops = []
+        for a, b in zip(*simulate(champion, challenger, 0.5, seed=4), strict=True):
+            if len(stops) == 200:
+                break
+            differences = b.astype(int) - a
+            better = log_capital(differences, 0.0, above=True) >= -np.log(ALPHA)
+            worse = log_capital(differences, EFFECT, above=False) >= -np.log(BETA)
+            reached = better if verdict == "better" else worse
+            stops.append(int(np.argmax(reached)) + 1 if reached.any() else TRIALS)
+        return float(np.median(stops))
+
+    assert median_stop(0.4, 0.8, "better") < 50
+    assert median_stop(0.6, 0.4, "not better") < 60
+    assert median_stop(0.5, 0.5, "better") == TRIALS
+
+
+def test_the_verdict_is_that_of_the_first_trial_that_allowed_one() -> None:
+    won = np.ones(30, bool)
+    champion = np.zeros(30, bool)
+    first = compare(champion, won, alpha=ALPHA, beta=BETA, minimum_effect=EFFECT)
+    assert first.verdict == "better"
+    assert first.effect == 1.0
+    assert first.interval[0] > 0
+    after = np.concatenate([won, np.zeros(300, bool)])
+    before = np.concatenate([champion, np.ones(300, bool)])
+    assert compare(before, after, alpha=ALPHA, beta=BETA, minimum_effect=EFFECT).verdict == "better"
+
+
+def test_without_trials_nothing_is_known() -> None:
+    nothing = compare(np.zeros(0, bool), np.zeros(0, bool), alpha=ALPHA, beta=BETA, minimum_effect=EFFECT)
+    assert (nothing.verdict, nothing.trials, nothing.interval) == ("undecided", 0, (-1.0, 1.0))
+    with pytest.raises(ValueError, match="not paired"):
+        compare(np.zeros(1, bool), np.zeros(2, bool), alpha=ALPHA, beta=BETA, minimum_effect=EFFECT)
+
+
+@given(
+    differences=st.lists(st.sampled_from([-1, 0, 1]), max_size=60),
+    mean=st.floats(-0.95, 0.95),
+    above=st.booleans(),
+)
+def test_a_bet_is_a_fair_game(differences: list[int], mean: float, above: bool) -> None:
+    """Whatever came before, the next trial's expected growth is nothing if the mean is as bet against."""
+    values = np.array(differences, np.int64)
+    before = log_capital(values, mean, above=above)[-1] if len(values) else 0.0
+    # The two outcomes -1 and 1 with this mean: probabilities (1 - mean) / 2 and (1 + mean) / 2.
+    after = [log_capital(np.append(values, outcome), mean, above=above)[-1] for outcome in (-1, 1)]
+    expected = (1 - mean) / 2 * np.exp(after[0]) + (1 + mean) / 2 * np.exp(after[1])
+    assert expected == pytest.approx(np.exp(before), rel=1e-9)
+
+
+@given(differences=st.lists(st.sampled_from([-1, 0, 1]), min_size=1, max_size=60))
+def test_the_interval_is_one_and_holds_the_mean_or_lies_beside_it(differences: list[int]) -> None:
+    values = np.array(differences, np.int64)
+    low, high = confidence_interval(values, ALPHA)
+    assert -1.0 <= low <= high <= 1.0
+    longer = confidence_interval(np.append(values, 0), ALPHA)
+    assert low <= longer[0] + 1e-6
+    assert longer[1] <= high + 1e-6, "it never widens"
