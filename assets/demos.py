@@ -8,6 +8,7 @@ from assets import showing
 from assets.translator import Layer, Metadata, StageAsset
 from world4rl.files import read_json
 from world4rl.paths import Paths, Source
+from world4rl.provenance.manifests import write_manifests
 
 
 def recording(paths: Paths, task: str, source: Source) -> dict[str, Any]:
@@ -47,13 +48,30 @@ def _show_demos(paths: Paths, task: str | None) -> Metadata:
 def _show_demo_store(paths: Paths, task: str | None) -> Metadata:
     assert task is not None
     return store_report(read_json(paths.store_report(task, "expert"))) | {
-        "store": showing.file(paths.store(task, "expert"))
+        "stores": showing.file(paths.store(task, "expert"))
     }
+
+
+def _show_landed(paths: Paths, task: str | None) -> Metadata:
+    assert task is not None
+    report = read_json(paths.landed_report(task))
+    rows = [(role, each["datasets"], each["episodes"], each["root"][:16]) for role, each in sorted(report.items())]
+    return {
+        "episodes": sum(row[2] for row in rows),
+        "roles": showing.table(["role", "datasets", "episodes", "Merkle root"], rows),
+        "datasets": showing.file(paths.landed(task)),
+    }
+
+
+def _prepare_landed(paths: Paths, task: str | None) -> None:
+    assert task is not None
+    write_manifests([task], paths)
 
 
 LAYER = Layer(
     "demos",
     (
+        StageAsset("landed", frozenset({"lerobot", "dvc"}), _show_landed, _prepare_landed),
         StageAsset("demos", frozenset({"mujoco", "lerobot", "dvc"}), _show_demos),
         StageAsset("demo_store", frozenset({"zarr", "pandera", "dvc"}), _show_demo_store),
     ),

@@ -23,6 +23,7 @@ from world4rl.errors import ConfigError, DataError, World4RLError
 if TYPE_CHECKING:
     from dvc.repo import Repo
 
+DATA = "data"  # the folder whose files are no code
 _BUSY = "is busy, it is being blocked by"
 _CHATTER = (
     "Running stage ",
@@ -55,8 +56,9 @@ class Stage:
         task: The matrix value that it was made for; None for a stage that serves all tasks.
         command: What DVC runs.
         description: `desc` of `dvc.yaml`.
-        code: Dependencies that no stage makes, relative to the root: the modules that define the work.
+        code: The modules that define the work, relative to the root.
         data: Dependencies that other stages make.
+        sources: Data that no stage makes: what landing leaves in `data/`.
         parameters: Names of the values in `params.yaml` that it depends on.
         outputs: Data and models that it makes.
         metrics: Metrics and plots that it makes.
@@ -70,6 +72,7 @@ class Stage:
     description: str
     code: tuple[str, ...]
     data: tuple[str, ...]
+    sources: tuple[str, ...]
     parameters: tuple[str, ...]
     outputs: tuple[str, ...]
     metrics: tuple[str, ...]
@@ -284,6 +287,7 @@ def _steps(repo: Repo) -> dict[str, Step]:
         files = [dep for dep in found.deps if not hasattr(dep, "params")]
         paths = _paths(files)
         data = tuple(path for path in paths if any(_overlap(path, other) for other in made))
+        sources = tuple(path for path in paths if path not in data and Path(path).parts[0] == DATA)
         stages.setdefault(step, []).append(
             Stage(
                 name=found.name,
@@ -291,8 +295,9 @@ def _steps(repo: Repo) -> dict[str, Step]:
                 task=task or None,
                 command=found.cmd,
                 description=(found.desc or "").strip(),
-                code=tuple(path for path in paths if path not in data),
+                code=tuple(path for path in paths if path not in data + sources),
                 data=data,
+                sources=sources,
                 parameters=tuple(name for dep in found.deps if hasattr(dep, "params") for name in dep.params),
                 outputs=_paths([out for out in found.outs if not out.metric and not out.plot]),
                 metrics=_paths([out for out in found.outs if out.metric or out.plot]),

@@ -50,6 +50,8 @@ def build_asset(project: DvcProject, layer: Layer, member: StageAsset, translato
     def run_stage(context: AssetExecutionContext) -> MaterializeResult:
         runner: StageRunner = context.resources.dvc
         stage = project.stage(member.step, context.partition_key if context.has_partition_key else None)
+        if member.prepare is not None:
+            member.prepare(Paths(project.root), stage.task)
         outcome = runner.run(context, project, stage)
         return describe(project, stage, outcome, member)
 

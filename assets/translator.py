@@ -22,11 +22,13 @@ class StageAsset:
         step: The step's name.
         kinds: What Dagster shows as badges.
         show: Metadata worth a person's look, from the files that the stage wrote; called with the task or None.
+        prepare: Called before DVC looks at the stage, with the task or None: makes what no stage makes.
     """
 
     step: str
     kinds: frozenset[str]
     show: Callable[[Paths, str | None], Metadata]
+    prepare: Callable[[Paths, str | None], object] | None = None
 
 
 @dataclass(frozen=True)

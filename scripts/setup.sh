@@ -117,5 +117,6 @@ say "installing $(grep -c '==' requirements.lock) pinned packages"
 
 say "drawing one frame"
 "$ENVIRONMENT/bin/world4rl" check --root .
+"$ENVIRONMENT/bin/world4rl" manifests --root . >/dev/null # `dvc repro` asks for them before anything has landed
 fingerprint >"$STAMP"
 say "done in $((SECONDS - started)) s"

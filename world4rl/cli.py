@@ -8,12 +8,16 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Callable
+from importlib.metadata import entry_points
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Literal, NoReturn
 
 import typer
 
+from world4rl.commands import landing
+from world4rl.commands.options import PARAMS, ROOT, ParamsOption, RootOption
 from world4rl.errors import ConfigError, MachineError, World4RLError
 from world4rl.files import disk_full
 from world4rl.stages import STAGES, Stage
@@ -25,11 +29,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 STAGE_PANEL = "Stages of the lineage, as dvc.yaml calls them"
-ParamsOption = Annotated[Path, typer.Option("--params", help="Parameter file, below --root unless absolute.")]
-RootOption = Annotated[Path, typer.Option("--root", help="Folder that holds data/, models/ and reports/.")]
 TaskOption = Annotated[str, typer.Option("--task", help="One of the parameter file's tasks.")]
-PARAMS = Path("params.yaml")
-ROOT = Path()
 
 
 def _add_stage(stage: Stage) -> None:
@@ -44,6 +44,11 @@ def _add_stage(stage: Stage) -> None:
         run_stage(stage.command, root, params)
 
     app.command(stage.command, help=stage.summary, rich_help_panel=STAGE_PANEL)(for_task if stage.per_task else for_all)
+
+
+def _plugins() -> list[Callable[[typer.Typer], None]]:
+    """Commands of whoever stands above this package: it knows none of them."""
+    return [point.load() for point in sorted(entry_points(group="world4rl.commands"), key=lambda point: point.name)]
 
 
 for _stage in STAGES.values():
@@ -111,6 +116,10 @@ def ingest(
 
     with progress.session(f"ingest {dataset}"):
         ingest_command(dataset, out, mapping, size, fit)
+
+
+for _add in (landing.add, *_plugins()):
+    _add(app)
 
 
 def main() -> NoReturn:

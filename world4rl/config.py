@@ -86,6 +86,32 @@ class Store(Section):
         return self
 
 
+class Landing(Section):
+    """Where new datasets arrive, and how they are read."""
+
+    address: Annotated[str, Field(min_length=1)] = "landing"  # a folder, or any address that fsspec knows
+    quiet_seconds: Annotated[float, Field(ge=0)] = 120.0  # without a marker: nothing may change for so long
+    required: tuple[Literal["operator", "robot_id", "session", "licence", "consent"], ...] = ()  # what must be stated
+
+
+class Reading(Section):
+    """How landed datasets are read; those of the simulator need no telling."""
+
+    mapping: dict[str, str] = {}  # feature by name: action, state, success, or a camera's (docs/data.md)
+    fit: Literal["stretch", "crop", "pad"] = "crop"  # how a picture of another shape becomes a square one
+    action_range: tuple[float, float] | None = (-1.0, 1.0)  # an action outside is quarantined
+    held_out: Fraction = 0.2  # of the episodes: nothing trains on them
+    validation: Fraction = 0.1  # of the rollouts: they only tune thresholds
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.action_range is not None and not self.action_range[0] < self.action_range[1]:
+            raise ValueError("reading.action_range must be (low, high) with low < high")
+        if self.held_out + self.validation >= 1:
+            raise ValueError("reading.held_out and reading.validation must leave something to train on")
+        return self
+
+
 class WorldModel(Section):
     """The diffusion world model: one for all tasks."""
 
@@ -229,6 +255,8 @@ class Params(Section):
     demonstrations: Demonstrations = Demonstrations()
     rollouts: Rollouts = Rollouts()
     store: Store = Store()
+    landing: Landing = Landing()
+    reading: Reading = Reading()
     world_model: WorldModel = WorldModel()
     classifier: Classifier = Classifier()
     behaviour_cloning: BehaviourCloning = BehaviourCloning()

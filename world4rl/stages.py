@@ -46,11 +46,18 @@ STAGES: dict[str, Stage] = {
             renders=True,
         ),
         Stage(
-            "store-demos",
-            "Check the demonstrations and convert them into a Zarr store.",
-            "world4rl.demos.ingest:store_demos",
+            "verify-landed",
+            "Make sure that a task's accepted datasets are there, whole.",
+            "world4rl.landing.verify:verify",
             True,
-            ("store",),
+            (),
+        ),
+        Stage(
+            "store-demos",
+            "Check the demonstrations and convert them into Zarr stores.",
+            "world4rl.demos.storing:store_demos",
+            True,
+            ("store", "simulation", "reading"),
         ),
         Stage(
             "train-bc",
@@ -78,9 +85,9 @@ STAGES: dict[str, Stage] = {
         Stage(
             "store-rollouts",
             "Check both kinds of rollouts and convert them into Zarr stores.",
-            "world4rl.demos.ingest:store_rollouts",
+            "world4rl.demos.storing:store_rollouts",
             True,
-            ("store",),
+            ("store", "simulation", "reading"),
         ),
         Stage(
             "train-world-model",
@@ -132,6 +139,7 @@ STAGES: dict[str, Stage] = {
                 "demonstrations",
                 "rollouts",
                 "store",
+                "reading",
                 "world_model",
                 "classifier",
                 "behaviour_cloning",

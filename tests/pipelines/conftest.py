@@ -11,6 +11,8 @@ import yaml
 
 from assets.dvc_project import DvcProject
 from world4rl.config import dump_params, load_profile
+from world4rl.paths import Paths
+from world4rl.provenance.manifests import write_manifests
 
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).parent
@@ -62,7 +64,9 @@ def _make_toy(root: Path) -> Toy:
         stage["cmd"] = f"{sys.executable} toy_stage.py {name}{task}"
         stage["deps"] = ["toy_stage.py", *(dep for dep in stage["deps"] if not dep.endswith(".py"))]
     (root / "dvc.yaml").write_text(yaml.safe_dump(definition, sort_keys=False))
-    (root / "params.yaml").write_text(dump_params(load_profile("ci")))
+    params = load_profile("ci")
+    (root / "params.yaml").write_text(dump_params(params))
+    write_manifests(params.tasks, Paths(root))
     shutil.copy(HERE / "toy_stage.py", root)
     shutil.copy(ROOT / ".gitignore", root)
     shutil.copytree(ROOT / ".dvc", root / ".dvc", ignore=shutil.ignore_patterns("cache", "tmp", "config.local"))

@@ -21,6 +21,7 @@ demo_store         demos       per task  dvc pandera zarr
 demos              demos       per task  dvc lerobot mujoco
 evaluation         evaluation  per task  dvc mujoco pytorch
 fidelity           world_model all tasks dvc pytorch pool=fidelity
+landed             demos       per task  dvc lerobot
 policy_rollouts    rollouts    per task  dvc lerobot mujoco
 random_rollouts    rollouts    per task  dvc lerobot mujoco
 refined            policies    per task  dvc lerobot pytorch
@@ -50,7 +51,7 @@ def test_loading_takes_less_than_five_seconds_and_no_data(toy) -> None:
     )
     output = subprocess.run([sys.executable, "-c", code], cwd=ROOT, text=True, capture_output=True, check=True).stdout
     assert float(output) < 5
-    assert not (toy.root / "data").exists()
+    assert not (toy.root / "data" / "raw").exists()
     assert not (toy.root / "dvc.lock").exists()
 
 
@@ -106,7 +107,7 @@ def test_checks_block(definitions: Definitions) -> None:
     [
         ("key:bc+1", {"bc", "policy_rollouts", "refined", "evaluation", "report"}),
         ("group:rollouts", {"policy_rollouts", "random_rollouts", "rollout_store"}),
-        ("+key:demo_store", {"demos", "demo_store"}),
+        ("+key:demo_store", {"landed", "demos", "demo_store"}),
         ("tag:layer=policies and kind:lerobot", {"bc", "refined"}),
     ],
 )
@@ -131,7 +132,7 @@ def test_a_subclassed_translator_renames_assets_and_their_arrows(toy) -> None:
             return ["someone@example.org"]
 
     found = specs(build_defs(root=toy.root, translator=Prefixed()))
-    assert {dep.asset_key.to_user_string() for dep in found["lab/demo_store"].deps} == {"lab/demos"}
+    assert {dep.asset_key.to_user_string() for dep in found["lab/demo_store"].deps} == {"lab/demos", "lab/landed"}
     assert all(spec.owners == ["someone@example.org"] for spec in found.values())
 
 

@@ -7,12 +7,13 @@ import yaml
 
 from assets.dvc_project import DvcProject, Stage
 from pipelines.code_deps import code_of, wrong_steps
-from world4rl.paths import Paths
+from world4rl.paths import ROLES, Paths
 from world4rl.stages import STAGES
 
 ROOT = Path(__file__).resolve().parents[2]
 STEPS = {
     "demos": "collect-demos",
+    "landed": "verify-landed",
     "demo_store": "store-demos",
     "bc": "train-bc",
     "policy_rollouts": "collect-policy",
@@ -30,6 +31,7 @@ STEPS = {
 def made_by(paths: Paths, step: str, task: str) -> set[Path]:
     return {
         "demos": {paths.raw(task, "expert"), paths.collect_metrics(task, "expert")},
+        "landed": {*(paths.landed(task, role) for role in ROLES), paths.landed_report(task)},
         "demo_store": {paths.store(task, "expert"), paths.store_report(task, "expert")},
         "bc": {paths.bc(task), paths.bc_metrics(task), paths.bc_curve(task)},
         "policy_rollouts": {paths.raw(task, "policy"), paths.collect_metrics(task, "policy")},

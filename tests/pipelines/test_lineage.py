@@ -91,8 +91,8 @@ def walked(make_toy, tmp_path_factory):
     assert status == 0, output + errors
     ran = toy.ran()
     assert sorted(ran) == sorted(toy.project.stages)
-    assert output.count(": done in ") == len(ran) == 20
-    assert "20 stages ran" in output
+    assert output.count(": done in ") == len(ran) == 22
+    assert "22 stages ran" in output
     assert f"report: {toy.root / 'reports' / 'report.html'}" in output
     return toy
 
@@ -175,7 +175,9 @@ def test_a_lost_lock_file_costs_nothing(done):
     shutil.rmtree(done.root / "models")
     result = done.dvc("repro")
     assert result.returncode == 0, result.stderr
-    assert done.ran() == []
+    # Outputs that are kept between runs are not in DVC's run cache: these stages find their own work done, and the
+    # report prints the seconds that it took.
+    assert {name.partition("@")[0] for name in done.ran()} == {"landed", "demo_store", "rollout_store", "report"}
     assert (done.root / "models" / "world_model" / "model.txt").exists()
 
 

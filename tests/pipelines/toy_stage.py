@@ -65,8 +65,15 @@ def evaluation(task):
 def run(step, task, params):
     if step == "demos":
         raw(task, "expert", json.dumps(params["task_parameters"][task]))
+    elif step == "landed":
+        for role, found in json.loads(Path(f"data/manifests/{task}.json").read_text())["roles"].items():
+            write(f"data/landed/{task}/{role}/manifest.json", found)
+            write(f"data/landed/{task}/{role}/root.txt", found["root"])
+        figures = {"datasets": 0, "episodes": 0, "root": "0" * 64}
+        write(f"reports/data/{task}/landed.json", dict.fromkeys(("expert", "policy"), figures))
     elif step == "demo_store":
-        write(f"data/store/{task}/expert/store.txt", content(f"data/raw/{task}/expert"))
+        landed = content(f"data/landed/{task}/expert")
+        write(f"data/store/{task}/expert/store.txt", content(f"data/raw/{task}/expert") + landed)
         write(
             f"reports/data/{task}/expert.json",
             {"seconds": time.time() % 1, "accepted": 3, "quarantined": [], "frames": 30},
@@ -83,7 +90,8 @@ def run(step, task, params):
         raw(task, "random", "random")
     elif step == "rollout_store":
         for source in ("policy", "random"):
-            write(f"data/store/{task}/{source}/store.txt", content(f"data/raw/{task}/{source}"))
+            landed = content(f"data/landed/{task}/{source}")
+            write(f"data/store/{task}/{source}/store.txt", content(f"data/raw/{task}/{source}") + landed)
         refused = [{"episode": 4, "check": "finite", "reason": "NaN | in actions"}]
         write(
             f"reports/data/{task}/rollouts.json",

@@ -1,0 +1,153 @@
+"""What lies in the landing folder: every direct subfolder is a dataset, whole or still on its way.
+
+The folder may be on any file system that fsspec knows. Listing it reads no data: a dataset is recognised again by its
+fingerprint, the names, sizes and versions (modification time or entity tag) of its files. Where there is a marker, its
+own version is enough, because it is written last and names the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import fsspec
+
+from world4rl.errors import DataError
+from world4rl.landing.marker import MARKER
+from world4rl.provenance.digests import digest_json
+
+UPLOADING = "_LANDING"  # there from the first file of `world4rl land` to its marker: never take this for quiet
+HIDDEN = (".", "_")  # prefixes of names that are no datasets: what copying tools write while they work
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """A folder in the landing folder.
+
+    Attributes:
+        name: Of the folder.
+        marked: Whether it has a marker.
+        uploading: Whether `world4rl land` is at work on it, or was interrupted.
+        fingerprint: Changes whenever a file in it does; of the marker alone where there is one.
+    """
+
+    name: str
+    marked: bool
+    uploading: bool
+    fingerprint: str
+
+
+def open_inbox(address: str, root: Path) -> Inbox:
+    """The landing folder at an address; one without a protocol is a path, below `root` unless absolute."""
+    return Inbox(address if "://" in address else str((root / address).resolve()))
+
+
+class Inbox:
+    """The landing folder.
+
+    Args:
+        address: A local path, or any address that fsspec knows, e.g. `s3://bucket/landing`.
+    """
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self._fs, self._root = fsspec.core.url_to_fs(address)
+
+    def names(self) -> list[str]:
+        """Folders in the landing folder, sorted; none where it does not exist yet.
+
+        Raises:
+            DataError: the landing folder cannot be listed.
+        """
+        try:
+            self._fs.invalidate_cache()
+            entries = self._fs.ls(self._root, detail=True)
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise DataError(
+                f"the landing folder cannot be listed: {error}", where=self.address, remedy="restore access to it"
+            ) from error
+        names = (str(entry["name"]).rstrip("/").rpartition("/")[2] for entry in entries if entry["type"] == "directory")
+        return sorted(name for name in names if not name.startswith(HIDDEN))
+
+    def look(self, name: str) -> Arrival | None:
+        """A folder as it is now; None where it has gone, or is empty."""
+        try:
+            marker = self._fs.info(self._path(name, MARKER))
+        except FileNotFoundError:
+            files = self.files(name)
+            return Arrival(name, False, UPLOADING in files, digest_json(files)) if files else None
+        return Arrival(name, True, False, digest_json({MARKER: _version(marker)}))
+
+    def files(self, name: str) -> dict[str, list[Any]]:
+        """Size and version of every file of a dataset by its path in it, the marker apart."""
+        prefix = self._path(name, "")
+        try:
+            found = self._fs.find(prefix, detail=True)
+        except FileNotFoundError:
+            return {}
+        files = {str(path).removeprefix(prefix): _version(info) for path, info in found.items()}
+        return {path: version for path, version in sorted(files.items()) if path != MARKER}
+
+    def marker(self, name: str) -> bytes:
+        """The bytes of a dataset's marker."""
+        return bytes(self._fs.cat_file(self._path(name, MARKER)))
+
+    def fetch(self, name: str, files: Mapping[str, Any], target: Path) -> Iterator[str]:
+        """Copies files of a dataset below a local folder, one at a time; yields the path of each.
+
+        Raises:
+            DataError: a file has gone, or its path would lead out of the folder.
+        """
+        for path in files:
+            local = target / path
+            if not local.resolve().is_relative_to(target.resolve()):
+                raise DataError("the path leads out of the dataset", where=path, remedy="rename the file")
+            local.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                self._fs.get_file(self._path(name, path), str(local))
+            except FileNotFoundError:
+                raise DataError(
+                    "the file has gone while the dataset was copied",
+                    where=f"{self.address}/{name}/{path}",
+                    remedy="copy the dataset again, whole",
+                ) from None
+            yield path
+
+    def put(self, name: str, files: Mapping[str, Path], marker: bytes) -> Iterator[str]:
+        """Copies local files into a new dataset of the landing folder, the marker last; yields the path of each.
+
+        What an interrupted call left is written again.
+
+        Raises:
+            DataError: there is such a folder already, and this did not make it.
+        """
+        folder_there = self._fs.exists(self._path(name, "").rstrip("/"))
+        if folder_there and not self._fs.exists(self._path(name, UPLOADING)):
+            raise DataError(
+                "there is a dataset of this name in the landing folder",
+                where=f"{self.address}/{name}",
+                remedy="choose another one with --name",
+            )
+        self._fs.makedirs(self._path(name, "").rstrip("/"), exist_ok=True)
+        self._fs.pipe_file(self._path(name, UPLOADING), b"")
+        for path, local in files.items():
+            target = self._path(name, path)
+            self._fs.makedirs(target.rpartition("/")[0], exist_ok=True)
+            self._fs.put_file(str(local), target)
+            yield path
+        self._fs.pipe_file(self._path(name, MARKER), marker)
+        self._fs.rm_file(self._path(name, UPLOADING))
+
+    def _path(self, name: str, path: str) -> str:
+        return f"{self._root.rstrip('/')}/{name}/{path}"
+
+
+def _version(info: Mapping[str, Any]) -> list[Any]:
+    for key in ("ETag", "etag", "mtime", "LastModified", "updated", "last_modified"):
+        if info.get(key) is not None:
+            return [info["size"], str(info[key])]
+    return [info["size"], ""]

@@ -1,0 +1,352 @@
+"""The book of what arrived and what became of it: an SQLite database beside the pipeline's own state.
+
+A dataset in the landing folder goes through these states; each line is one transaction, so that a process may be
+killed between any two and the next one goes on:
+
+    waiting ─▶ ready ─▶ taking ─▶ accepted | known | held | refused
+                 ▲         │
+                 └─────────┘ the run that took it died: again, later
+
+`waiting` ends when a marker is there or nothing has changed for the quiet period, by this machine's clock: what the
+files' own times say does not matter. A settled dataset whose fingerprint changes waits again. Every change of state is
+also an event, and events are never changed or removed.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from world4rl.errors import DataError
+from world4rl.files import disk_full
+from world4rl.landing.inbox import Arrival
+
+State = Literal["waiting", "ready", "taking", "accepted", "known", "held", "refused", "gone"]
+SETTLED: tuple[State, ...] = ("accepted", "known", "held", "refused")
+BACK_OFF = (10.0, 60.0, 300.0, 1800.0)  # seconds until the next attempt; the last one from then on
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS arrivals (
+    name TEXT PRIMARY KEY,
+    fingerprint TEXT NOT NULL,
+    since REAL NOT NULL,
+    state TEXT NOT NULL,
+    attempts INTEGER NOT NULL DEFAULT 0,
+    not_before REAL NOT NULL DEFAULT 0,
+    run TEXT,
+    digest TEXT,
+    needs TEXT NOT NULL DEFAULT '[]'
+);
+CREATE TABLE IF NOT EXISTS events (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    time REAL NOT NULL,
+    name TEXT NOT NULL,
+    state TEXT NOT NULL,
+    digest TEXT,
+    detail TEXT NOT NULL
+);
+CREATE TRIGGER IF NOT EXISTS events_stay BEFORE UPDATE ON events
+BEGIN SELECT RAISE(ABORT, 'events are never changed'); END;
+CREATE TRIGGER IF NOT EXISTS events_remain BEFORE DELETE ON events
+BEGIN SELECT RAISE(ABORT, 'events are never removed'); END;
+CREATE TABLE IF NOT EXISTS quarantine (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    time REAL NOT NULL,
+    name TEXT NOT NULL,
+    digest TEXT NOT NULL,
+    episode INTEGER,
+    checks TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    evidence TEXT NOT NULL,
+    checker TEXT NOT NULL,
+    released REAL,
+    released_by TEXT,
+    released_because TEXT
+);
+CREATE UNIQUE INDEX IF NOT EXISTS quarantine_once ON quarantine (digest, ifnull(episode, -1), checks);
+"""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A dataset in the landing folder, as the book has it.
+
+    Attributes:
+        name: Of its folder.
+        fingerprint: That the folder had when it was last looked at.
+        since: When this fingerprint was first seen, in seconds since 1970.
+        state: See the module.
+        attempts: Runs that died with it.
+        not_before: When the next attempt may begin, in seconds since 1970.
+        run: The run that took it last.
+        digest: Of its content, once it was read.
+        needs: Tasks that the parameters would have to name, where it is held for that.
+    """
+
+    name: str
+    fingerprint: str
+    since: float
+    state: State
+    attempts: int
+    not_before: float
+    run: str | None
+    digest: str | None
+    needs: tuple[str, ...]
+
+    @property
+    def key(self) -> str:
+        """Names this attempt at this content: a run with this key is asked for once."""
+        return f"{self.name}:{self.fingerprint[:16]}:{self.attempts}"
+
+
+@dataclass(frozen=True)
+class Event:
+    """A change of state. `time` is in seconds since 1970; `detail` says why, for people and machines."""
+
+    number: int
+    time: float
+    name: str
+    state: str
+    digest: str | None
+    detail: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Quarantined:
+    """An episode that is kept out, or a whole dataset (episode None), with what was found and by which checker."""
+
+    number: int
+    time: float
+    name: str
+    digest: str
+    episode: int | None
+    checks: str
+    reason: str
+    evidence: str
+    checker: str
+    released: float | None
+    released_by: str | None
+    released_because: str | None
+
+
+class Ledger:
+    """The book. Several processes may have it open.
+
+    Args:
+        path: The database; created when missing.
+
+    Raises:
+        DataError: the file is no such database.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self._db = sqlite3.connect(self.path, timeout=30.0, isolation_level=None)
+            self._db.row_factory = sqlite3.Row
+            self._db.execute("PRAGMA journal_mode = WAL")
+            self._db.execute("PRAGMA synchronous = FULL")
+            self._db.executescript(_SCHEMA)
+        except sqlite3.DatabaseError as error:
+            raise self._broken(error) from error
+
+    def close(self) -> None:
+        """Closes the database."""
+        self._db.close()
+
+    def entries(self) -> dict[str, Entry]:
+        """Every dataset by name."""
+        return {row["name"]: _entry(row) for row in self._select("SELECT * FROM arrivals ORDER BY name")}
+
+    def observe(self, arrivals: Iterable[Arrival], gone: Iterable[str], *, now: float, quiet_seconds: float) -> None:
+        """Notes what the landing folder holds.
+
+        Args:
+            arrivals: What was looked at.
+            gone: Names that are no longer there.
+            now: Seconds since 1970.
+            quiet_seconds: How long nothing may change in a dataset without a marker.
+        """
+        known = self.entries()
+        with self._transaction():
+            for arrival in arrivals:
+                self._observe(arrival, known.get(arrival.name), now, quiet_seconds)
+            for name in gone:
+                # What a run is just taking is its own to settle.
+                if name in known and known[name].state not in ("gone", "taking"):
+                    self._set(name, "gone", now, {"why": "it is no longer in the landing folder"})
+
+    def _observe(self, arrival: Arrival, entry: Entry | None, now: float, quiet_seconds: float) -> None:
+        fresh = entry is None or entry.state == "gone" or entry.fingerprint != arrival.fingerprint
+        if fresh:
+            if entry is not None and entry.state == "taking":
+                return  # whoever has it will find that it changed, and give it back
+            self._db.execute(
+                "INSERT INTO arrivals (name, fingerprint, since, state) VALUES (?, ?, ?, 'waiting') "
+                "ON CONFLICT (name) DO UPDATE SET fingerprint = excluded.fingerprint, since = excluded.since, "
+                "attempts = 0, not_before = 0, run = NULL, digest = NULL, needs = '[]'",
+                (arrival.name, arrival.fingerprint, now),
+            )
+            if entry is None or entry.state not in ("waiting",):
+                why = (
+                    "it arrived" if entry is None or entry.state == "gone" else f"it changed after it was {entry.state}"
+                )
+                self._set(arrival.name, "waiting", now, {"why": why})
+        elif entry is not None and entry.since > now:  # the clock was set back: count the quiet period from here
+            self._db.execute("UPDATE arrivals SET since = ? WHERE name = ?", (now, arrival.name))
+        since = now if fresh or entry is None else min(entry.since, now)
+        waiting = fresh or (entry is not None and entry.state == "waiting")
+        if waiting and not arrival.uploading and (arrival.marked or now - since >= quiet_seconds):
+            why = "its marker is there" if arrival.marked else f"nothing changed in it for {quiet_seconds:g} s"
+            self._set(arrival.name, "ready", now, {"why": why})
+
+    def retry_held(self, tasks: Sequence[str], now: float) -> None:
+        """Makes datasets ready whose tasks the parameters name by now."""
+        with self._transaction():
+            for entry in self.entries().values():
+                if entry.state == "held" and set(entry.needs) <= set(tasks):
+                    self._set(entry.name, "ready", now, {"why": f"{', '.join(entry.needs)} is in the parameters now"})
+
+    def due(self, now: float) -> list[Entry]:
+        """Datasets that a run should take now, the longest waiting first."""
+        rows = self._select(
+            "SELECT * FROM arrivals WHERE state = 'ready' AND not_before <= ? ORDER BY since, name", (now,)
+        )
+        return [_entry(row) for row in rows]
+
+    def claim(self, name: str, run: str, now: float) -> Entry | None:
+        """Gives a dataset to a run; None where it is not ready: somebody else has it, or it is settled."""
+        with self._transaction():
+            row = self._db.execute("SELECT * FROM arrivals WHERE name = ?", (name,)).fetchone()
+            if row is None or (row["state"] != "ready" and not (row["state"] == "taking" and row["run"] == run)):
+                return None
+            self._db.execute("UPDATE arrivals SET run = ? WHERE name = ?", (run, name))
+            self._set(name, "taking", now, {"run": run})
+        return _entry(row)
+
+    def settle(
+        self,
+        entry: Entry,
+        state: State,
+        now: float,
+        *,
+        digest: str | None,
+        detail: Mapping[str, Any],
+        needs: Sequence[str] = (),
+        quarantined: Sequence[Mapping[str, Any]] = (),
+        checker: str = "",
+    ) -> None:
+        """Writes what became of a dataset, with the episodes of it that are kept out, in one transaction.
+
+        Args:
+            entry: What `claim` gave.
+            state: A settled state.
+            now: Seconds since 1970.
+            digest: Of its content; None where it could not be read.
+            detail: Why, and figures.
+            needs: Tasks that it is held for.
+            quarantined: Entries {episode or None, check, reason, evidence}.
+            checker: The version of the checks.
+        """
+        with self._transaction():
+            self._db.execute(
+                "UPDATE arrivals SET digest = ?, needs = ? WHERE name = ?",
+                (digest, json.dumps(list(needs)), entry.name),
+            )
+            for found in quarantined:
+                self._db.execute(
+                    "INSERT INTO quarantine (time, name, digest, episode, checks, reason, evidence, checker) "
+                    "VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+                    (
+                        now,
+                        entry.name,
+                        digest or entry.fingerprint,
+                        found["episode"],
+                        found["check"],
+                        found["reason"],
+                        found["evidence"],
+                        checker,
+                    ),
+                )
+            self._set(entry.name, state, now, detail)
+
+    def give_back(self, name: str, now: float, why: str) -> None:
+        """The run that took a dataset died: another one may take it, after a while that grows."""
+        with self._transaction():
+            row = self._db.execute("SELECT * FROM arrivals WHERE name = ?", (name,)).fetchone()
+            if row is None or row["state"] != "taking":
+                return
+            wait = BACK_OFF[min(row["attempts"], len(BACK_OFF) - 1)]
+            self._db.execute(
+                "UPDATE arrivals SET attempts = attempts + 1, not_before = ? WHERE name = ?", (now + wait, name)
+            )
+            self._set(name, "ready", now, {"why": why, "attempt": row["attempts"] + 2, "after_seconds": wait})
+
+    def events(self, name: str | None = None) -> list[Event]:
+        """What happened, in order; of one dataset where it is named."""
+        rows = self._select("SELECT * FROM events WHERE ? IS NULL OR name = ? ORDER BY number", (name, name))
+        return [Event(**{**dict(row), "detail": json.loads(row["detail"])}) for row in rows]
+
+    def quarantined(self) -> list[Quarantined]:
+        """Everything that is or was kept out, in order."""
+        return [Quarantined(**dict(row)) for row in self._select("SELECT * FROM quarantine ORDER BY number")]
+
+    def release(self, number: int, *, by: str, because: str, now: float) -> Quarantined:
+        """Lets a quarantined episode in, on somebody's word; its dataset is ready to be taken again.
+
+        Raises:
+            DataError: there is no such entry, or it is released already.
+        """
+        with self._transaction():
+            row = self._db.execute("SELECT * FROM quarantine WHERE number = ?", (number,)).fetchone()
+            if row is None or row["released"] is not None:
+                problem = "there is no such entry in the quarantine" if row is None else "it is released already"
+                raise DataError(problem, where=f"entry {number}", remedy="`world4rl quarantine list` shows the entries")
+            self._db.execute(
+                "UPDATE quarantine SET released = ?, released_by = ?, released_because = ? WHERE number = ?",
+                (now, by, because, number),
+            )
+            self._set(row["name"], "ready", now, {"why": f"entry {number} was released by {by}: {because}"})
+            return Quarantined(**{**dict(row), "released": now, "released_by": by, "released_because": because})
+
+    def _set(self, name: str, state: State, now: float, detail: Mapping[str, Any]) -> None:
+        self._db.execute("UPDATE arrivals SET state = ? WHERE name = ?", (state, name))
+        digest = self._db.execute("SELECT digest FROM arrivals WHERE name = ?", (name,)).fetchone()
+        self._db.execute(
+            "INSERT INTO events (time, name, state, digest, detail) VALUES (?, ?, ?, ?, ?)",
+            (now, name, state, digest["digest"] if digest else None, json.dumps(detail, sort_keys=True)),
+        )
+
+    def _select(self, query: str, values: Sequence[Any] = ()) -> list[sqlite3.Row]:
+        try:
+            return self._db.execute(query, values).fetchall()
+        except sqlite3.DatabaseError as error:
+            raise self._broken(error) from error
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+            except BaseException:
+                self._db.execute("ROLLBACK")
+                raise
+            self._db.execute("COMMIT")
+        except sqlite3.DatabaseError as error:
+            raise self._broken(error) from error
+
+    def _broken(self, error: sqlite3.DatabaseError) -> DataError:
+        full = "full" in str(error) or disk_full(error)
+        remedy = "free some space" if full else "restore it from a backup; data/landed says what was accepted"
+        return DataError(f"the ledger cannot be used: {error}", where=self.path, remedy=remedy)
+
+
+def _entry(row: sqlite3.Row) -> Entry:
+    return Entry(**{**dict(row), "needs": tuple(json.loads(row["needs"]))})

@@ -1,0 +1,80 @@
+"""`world4rl quarantine`: what is kept out of training, why, and the way in on somebody's word."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+from world4rl.demos.checks import OVERRULABLE
+from world4rl.errors import DataError
+from world4rl.landing.ledger import Ledger, Quarantined
+from world4rl.paths import Paths
+
+
+def lines(root: Path, *, everything: bool) -> list[str]:
+    """An entry a line; one line where there is none."""
+    entries = [entry for entry in _ledger(root).quarantined() if everything or entry.released is None]
+    return [_line(entry) for entry in entries] or ["nothing is quarantined"]
+
+
+def show(root: Path, number: int) -> str:
+    """All about an entry.
+
+    Raises:
+        DataError: there is no such entry.
+    """
+    entry = _find(_ledger(root), number)
+    rows = {
+        "dataset": f"{entry.name} ({entry.digest[:16]})",
+        "episode": "the whole dataset" if entry.episode is None else str(entry.episode),
+        "check": entry.checks,
+        "reason": entry.reason,
+        "evidence": entry.evidence or "-",
+        "found": f"{_when(entry.time)} by {entry.checker}",
+    }
+    if entry.released is not None:
+        rows["released"] = f"{_when(entry.released)} by {entry.released_by}: {entry.released_because}"
+    return "\n".join(f"{key:9}{value}" for key, value in rows.items())
+
+
+def release(root: Path, number: int, *, by: str, because: str) -> str:
+    """Lets an episode in; returns what happens next, in words.
+
+    Raises:
+        DataError: there is no such entry, it is released already, or what is wrong cannot be overruled.
+    """
+    ledger = _ledger(root)
+    entry = _find(ledger, number)
+    hard = sorted(set(entry.checks.split(", ")) - OVERRULABLE)
+    if entry.episode is None or hard:
+        raise DataError(
+            f"{', '.join(hard)} is no matter of judgement: there is nothing in it that training could use",
+            where=f"entry {number}",
+            remedy="correct the dataset, or record the episode again, and land it",
+        )
+    ledger.release(number, by=by, because=because, now=time.time())
+    return f"entry {number} is released: {entry.name} is taken again at the next look at the landing folder"
+
+
+def _ledger(root: Path) -> Ledger:
+    return Ledger(Paths(root).ledger)
+
+
+def _find(ledger: Ledger, number: int) -> Quarantined:
+    for entry in ledger.quarantined():
+        if entry.number == number:
+            return entry
+    raise DataError(
+        "there is no such entry in the quarantine", where=f"entry {number}", remedy="`world4rl quarantine list`"
+    )
+
+
+def _line(entry: Quarantined) -> str:
+    what = "whole dataset" if entry.episode is None else f"episode {entry.episode}"
+    released = "" if entry.released is None else f" (released by {entry.released_by})"
+    return f"{entry.number:5}  {_when(entry.time)}  {entry.name} {what} [{entry.checks}]: {entry.reason}{released}"
+
+
+def _when(time_: float) -> str:
+    return datetime.fromtimestamp(time_, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
