@@ -1,7 +1,10 @@
 """What every test relies on: no network, no telemetry, one thread, the rendering backend that works here."""
 
+import atexit
 import os
+import shutil
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -14,6 +17,10 @@ os.environ["DAGSTER_DISABLE_TELEMETRY"] = "1"
 os.environ["DVC_NO_ANALYTICS"] = "1"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.pop("DAGSTER_PIPES_CONTEXT", None)
+if "WORLD4RL_SIGNING_KEY" not in os.environ:  # nobody's own key: tests make one
+    _keys = tempfile.mkdtemp(prefix="world4rl-test-key-")
+    atexit.register(shutil.rmtree, _keys, ignore_errors=True)
+    os.environ["WORLD4RL_SIGNING_KEY"] = f"{_keys}/key.pem"
 
 # On a busy machine any example may take long; a slow one is no wrong one.
 settings.register_profile("patient", deadline=None)

@@ -6,15 +6,20 @@ in `keys/`, so that changing who is trusted is a commit.
 
 from __future__ import annotations
 
+import getpass
 import os
+import re
+import socket
 from pathlib import Path
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from world4rl.errors import ConfigError, DataError
-from world4rl.files import write_text
+from world4rl import progress
+from world4rl.errors import ConfigError, DataError, MachineError
+from world4rl.files import locked, write_text
+from world4rl.paths import Paths
 
 PRIVATE_NAME = "world4rl-signing.pem"
 
@@ -24,6 +29,53 @@ def private_key_path() -> Path:
     given = os.environ.get("WORLD4RL_SIGNING_KEY")
     home = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
     return Path(given) if given else home / "world4rl" / PRIVATE_NAME
+
+
+def ensure_key(paths: Paths) -> Path:
+    """This machine's private key, made on first use; its public key is among the trusted ones of this repository.
+
+    Whoever may write into the working tree may trust a key anyway, so one's own needs no asking. Others trust it once
+    its file in `keys/` is committed.
+
+    Raises:
+        ConfigError: what lies there is no private key that this repository uses.
+        MachineError: there is none and none can be written.
+    """
+    private = private_key_path()
+    try:
+        with locked(private.with_suffix(".lock")):
+            public = paths.trusted_keys / f"{_signer()}.pem"
+            if not private.exists():
+                make_keys(private, _unused(public))
+                progress.log(f"made a key to sign with: {private}; commit {public.parent}, that others may trust it")
+            elif not _trusts(paths.trusted_keys, public_text(private)):
+                write_text(_unused(public), public_text(private))
+    except OSError as error:
+        raise MachineError(
+            f"no key to sign with, and none can be made: {error.strerror}",
+            where=private,
+            remedy="name a file that can be written in WORLD4RL_SIGNING_KEY",
+        ) from error
+    return private
+
+
+def _signer() -> str:
+    """Who signs here, as a file name: user and host."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a container without a user database
+        user = f"uid{os.getuid()}"
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", f"{user}-{socket.gethostname().partition('.')[0]}")
+
+
+def _unused(public: Path) -> Path:
+    """A name beside the keys that are there: an older key of the same signer still verifies what it signed."""
+    names = (public.with_stem(f"{public.stem}-{number}") for number in range(2, 1000))
+    return next(path for path in (public, *names) if not path.exists())
+
+
+def _trusts(trusted: Path, public: str) -> bool:
+    return any(path.read_text(encoding="utf-8", errors="replace") == public for path in trusted.glob("*.pem"))
 
 
 def make_keys(private: Path, public: Path) -> None:
