@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -59,8 +60,7 @@ def test_a_key_that_cannot_be_used_or_made_is_one_clear_error(tmp_path: Path, pr
     private.write_text("no key")
     with pytest.raises(ConfigError, match="no private ECDSA key"):
         keys.ensure_key(Paths(tmp_path / "repository"))
-    private.unlink()
-    private.parent.rmdir()
+    shutil.rmtree(private.parent)
     private.parent.write_text("a file where the folder should be")
     with pytest.raises(MachineError, match="WORLD4RL_SIGNING_KEY"):
         keys.ensure_key(Paths(tmp_path / "repository"))
