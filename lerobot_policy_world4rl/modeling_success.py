@@ -14,6 +14,7 @@ from lerobot_policy_world4rl.configuration_success import World4RLSuccessConfig
 from world4rl.models.classifier import SuccessClassifier, checked_thresholds
 from world4rl.models.folder import save_classifier
 from world4rl.models.weights import read_weights
+from world4rl.provenance.signatures import verify_model
 
 
 class World4RLSuccessRewardModel(PreTrainedRewardModel):
@@ -37,6 +38,7 @@ class World4RLSuccessRewardModel(PreTrainedRewardModel):
         cls, model: World4RLSuccessRewardModel, model_file: str, map_location: str, strict: bool
     ) -> World4RLSuccessRewardModel:
         # Always strict: stock LeRobot would fill what the file does not name with random weights.
+        verify_model(Path(model_file).parent)
         model.network.load_state_dict(read_weights(Path(model_file), model.network.state_dict()))
         return model
 

@@ -18,7 +18,10 @@ PACKAGES = ("world4rl", "lerobot_policy_world4rl")
 # They say how a stage is started, told about and kept safe, not what it computes. Parameters are hashed by value.
 PLUMBING = frozenset(
     f"world4rl/{name}.py"
-    for name in ("__init__", "cli", "config", "errors", "files", "machine", "paths", "progress", "runner", "stages")
+    for name in (
+        *("__init__", "cli", "config", "errors", "files", "machine", "paths", "progress", "runner", "stages"),
+        *("provenance/keys", "provenance/notes", "provenance/signatures"),
+    )
 )
 
 

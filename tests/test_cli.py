@@ -148,7 +148,15 @@ def stage(tmp_path, monkeypatch):
         (tmp_path / "toy_stage.py").write_text(source)
         monkeypatch.syspath_prepend(str(tmp_path))
         monkeypatch.delitem(sys.modules, "toy_stage", raising=False)
-        toy = Stage("toy", "A toy.", "toy_stage:work", per_task=True, sections=("seed", "store"), **settings)
+        toy = Stage(
+            "toy",
+            "A toy.",
+            "toy_stage:work",
+            per_task=True,
+            sections=("seed", "store"),
+            metrics="reports/toy.json",
+            **settings,
+        )
         monkeypatch.setitem(STAGES, "toy", toy)
         return toy
 

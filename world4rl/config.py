@@ -249,6 +249,9 @@ class Params(Section):
     seed: NonNegative = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: NonNegative = 0  # torch threads a stage; 0: as many as cores
+    signatures: Literal["require", "when-present", "off"] = (
+        "when-present"  # of models that are loaded (docs/lineage.md)
+    )
     tasks: tuple[str, ...]
     task_parameters: dict[str, TaskParameters]
     simulation: Simulation = Simulation()

@@ -11,8 +11,9 @@ import platform
 import shutil
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from world4rl.errors import MachineError
 
@@ -26,6 +27,23 @@ REMEDY = (
     "`dnf install mesa-libOSMesa`"
 )
 PROBE_SECONDS = 60
+NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
+# Those that decide what a stage computes; all others follow from the digest of the requirements lock.
+LIBRARIES = (
+    "diffusers",
+    "gymnasium",
+    "lerobot",
+    "metaworld",
+    "mujoco",
+    "numpy",
+    "pandas",
+    "pyarrow",
+    "safetensors",
+    "torch",
+    "torchvision",
+    "world4rl",
+    "zarr",
+)
 
 
 def rendering_backend() -> str:
@@ -161,6 +179,45 @@ def describe() -> dict[str, str | int | float]:
         "cores": os.cpu_count() or 1,
         "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
     }
+
+
+def describe_fully() -> dict[str, Any]:
+    """What a run record says about the machine: `describe`, how this process used it, driver and library versions.
+
+    Imports nothing that the process did not import by itself, and takes milliseconds.
+    """
+    versions = {name: version for name in LIBRARIES if (version := _version(name)) is not None}
+    threads = os.environ.get("OMP_NUM_THREADS")
+    return {
+        **describe(),
+        "threads": int(threads) if threads and threads.isdigit() else os.cpu_count() or 1,
+        "rendering": os.environ.get("MUJOCO_GL"),
+        "gpu": _gpu(),
+        "driver": _driver(),
+        "libraries": versions,
+    }
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _gpu() -> dict[str, Any] | None:
+    """The graphics processor that this process may have used; None where it has not even looked for one."""
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_available():
+        return None
+    return {"name": torch.cuda.get_device_name(), "count": torch.cuda.device_count(), "cuda": torch.version.cuda}
+
+
+def _driver() -> str | None:
+    try:
+        return NVIDIA_DRIVER.read_text(encoding="utf-8").splitlines()[0].strip()
+    except (OSError, IndexError):
+        return None
 
 
 def _processor() -> str:

@@ -175,6 +175,32 @@ class Paths:
         """The report's figures as JSON."""
         return self.root / "reports" / "summary.json"
 
+    @property
+    def signatures(self) -> Path:
+        """Folder of the signatures of models."""
+        return self.root / "data" / "signatures"
+
+    def signature(self, digest: str) -> Path:
+        """Signature of a model, by its `digest_folder`."""
+        return self.signatures / f"{digest[:16]}.sig"
+
+    def signed_place(self, model: Path) -> Path:
+        """Text that holds the digest of the signed model that belongs in a folder, given below the root."""
+        return self.signatures / "places" / model.with_name(f"{model.name}.txt")
+
+    def note(self, name: str) -> Path:
+        """JSON that a stage's command leaves about its last run (`provenance.notes`)."""
+        return self.root / ".runs" / "notes" / f"{name}.json"
+
+    def recorded(self, stage: str) -> Path:
+        """JSON that says which state of `dvc.lock` the newest record of a DVC stage is about."""
+        return self.root / ".runs" / "recorded" / f"{stage}.json"
+
+    @property
+    def digests(self) -> Path:
+        """Database of digests of files that have not changed since."""
+        return self.root / ".runs" / "digests.sqlite"
+
     def run_state(self, stage: str, task: str | None = None) -> Path:
         """Folder where a trainer keeps what it needs to continue after it was killed; absent when nothing runs."""
         folder = self.root / ".runs" / stage

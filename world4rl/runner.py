@@ -8,10 +8,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from pydantic_core import to_jsonable_python
+
 from world4rl import machine, progress
 from world4rl.config import Params, load_params
 from world4rl.errors import ConfigError
 from world4rl.paths import Paths
+from world4rl.provenance import notes, signatures
 from world4rl.stages import EXECUTION, STAGES, Stage
 
 FREE_GIGABYTES = 0.5  # disk space without which no stage starts
@@ -41,11 +44,20 @@ def run_stage(command: str, root: Path, params_file: Path, task: str | None = No
     with progress.session(command if task is None else f"{command} {task}"):
         if stage.renders:
             machine.use_rendering_backend()
+        signatures.use(params.signatures)
+        visible = visible_params(params, stage, task)
+        note = notes.begin(command_line(stage, task), visible_values(visible), root)
         module, _, name = stage.function.partition(":")
         function = getattr(importlib.import_module(module), name)
         _seed(params.seed if "seed" in stage.sections else 0)
-        arguments: list[Any] = [visible_params(params, stage, task), Paths(root)]
+        arguments: list[Any] = [visible, Paths(root)]
         function(*arguments, *([task] if stage.per_task else []))
+        notes.end(note, root / stage.metrics.format(task=task), Paths(root))
+
+
+def command_line(stage: Stage, task: str | None) -> str:
+    """What `dvc.yaml` calls."""
+    return f"world4rl {stage.command}" + (f" --task {task}" if stage.per_task else "")
 
 
 def _seed(seed: int) -> None:
@@ -81,3 +93,8 @@ def visible_params(params: Params, stage: Stage, task: str | None = None) -> Par
     visible.__dict__.clear()
     visible.__dict__.update(values)
     return visible
+
+
+def visible_values(visible: Params) -> dict[str, Any]:
+    """Visible parameters as JSON values by name."""
+    return {name: to_jsonable_python(value) for name, value in object.__getattribute__(visible, "__dict__").items()}

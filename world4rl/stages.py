@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 # About the machine, not about the result: no stage is run again because of them.
-EXECUTION = ("device", "threads")
+EXECUTION = ("device", "threads", "signatures")
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,7 @@ class Stage:
         per_task: Whether it runs once a task.
         sections: Fields of `Params` that it may read beside `device` and `threads`. Of `task_parameters` a stage
             sees its own task's entry only.
+        metrics: The JSON metrics that it writes, below the root, with `{task}` for the task.
         renders: Whether it draws the simulator's frames.
     """
 
@@ -31,6 +32,7 @@ class Stage:
     function: str
     per_task: bool
     sections: tuple[str, ...]
+    metrics: str
     renders: bool = False
 
 
@@ -43,6 +45,7 @@ STAGES: dict[str, Stage] = {
             "world4rl.demos.collect:collect_demos",
             True,
             ("seed", "task_parameters", "simulation", "demonstrations"),
+            metrics="reports/data/{task}/collect-expert.json",
             renders=True,
         ),
         Stage(
@@ -51,6 +54,7 @@ STAGES: dict[str, Stage] = {
             "world4rl.landing.verify:verify",
             True,
             (),
+            metrics="reports/data/{task}/landed.json",
         ),
         Stage(
             "store-demos",
@@ -58,6 +62,7 @@ STAGES: dict[str, Stage] = {
             "world4rl.demos.storing:store_demos",
             True,
             ("store", "simulation", "reading"),
+            metrics="reports/data/{task}/expert.json",
         ),
         Stage(
             "train-bc",
@@ -65,6 +70,7 @@ STAGES: dict[str, Stage] = {
             "world4rl.training.behaviour_cloning:train",
             True,
             ("seed", "behaviour_cloning"),
+            metrics="reports/bc/{task}.json",
         ),
         Stage(
             "collect-policy",
@@ -72,6 +78,7 @@ STAGES: dict[str, Stage] = {
             "world4rl.demos.collect:collect_policy",
             True,
             ("seed", "simulation", "rollouts"),
+            metrics="reports/data/{task}/collect-policy.json",
             renders=True,
         ),
         Stage(
@@ -80,6 +87,7 @@ STAGES: dict[str, Stage] = {
             "world4rl.demos.collect:collect_random",
             True,
             ("seed", "simulation", "rollouts"),
+            metrics="reports/data/{task}/collect-random.json",
             renders=True,
         ),
         Stage(
@@ -88,6 +96,7 @@ STAGES: dict[str, Stage] = {
             "world4rl.demos.storing:store_rollouts",
             True,
             ("store", "simulation", "reading"),
+            metrics="reports/data/{task}/rollouts.json",
         ),
         Stage(
             "train-world-model",
@@ -95,6 +104,7 @@ STAGES: dict[str, Stage] = {
             "world4rl.training.denoiser:train",
             False,
             ("seed", "tasks", "world_model"),
+            metrics="reports/world_model.json",
         ),
         Stage(
             "train-classifier",
@@ -102,6 +112,7 @@ STAGES: dict[str, Stage] = {
             "world4rl.training.classifier:train",
             False,
             ("seed", "tasks", "classifier"),
+            metrics="reports/success_classifier.json",
         ),
         Stage(
             "evaluate-world-model",
@@ -109,6 +120,7 @@ STAGES: dict[str, Stage] = {
             "world4rl.evaluation.fidelity:evaluate",
             False,
             ("seed", "tasks", "evaluation"),
+            metrics="reports/fidelity.json",
         ),
         Stage(
             "refine",
@@ -116,6 +128,7 @@ STAGES: dict[str, Stage] = {
             "world4rl.training.ppo:refine",
             True,
             ("seed", "tasks", "refinement"),
+            metrics="reports/refined/{task}.json",
         ),
         Stage(
             "evaluate",
@@ -123,6 +136,7 @@ STAGES: dict[str, Stage] = {
             "world4rl.evaluation.trials:evaluate",
             True,
             ("seed", "tasks", "simulation", "evaluation"),
+            metrics="reports/evaluation/{task}.json",
             renders=True,
         ),
         Stage(
@@ -147,6 +161,7 @@ STAGES: dict[str, Stage] = {
                 "evaluation",
                 "gates",
             ),  # the page shows every one of them
+            metrics="reports/summary.json",
         ),
     )
 }

@@ -73,6 +73,7 @@ def test_command_parameters_and_places(project: DvcProject, step: str) -> None:
     sections = [own if name == "task_parameters" else name for name in known.sections]
     assert sorted(stage.parameters) == sorted(sections)
     task = stage.task or ""
+    assert known.metrics.format(task=task) in stage.metrics
     assert {Path(path) for path in stage.outputs + stage.metrics} == made_by(Paths(Path()), step, task)
     assert stage.description
 

@@ -17,6 +17,7 @@ from world4rl.files import read_json, replacing, write_json
 from world4rl.models.classifier import SuccessClassifier, checked_thresholds
 from world4rl.models.denoiser import Denoiser, Shapes
 from world4rl.models.weights import read_weights
+from world4rl.provenance.signatures import forget, verify_model
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
@@ -44,8 +45,10 @@ def load_denoiser(folder: Path, device: torch.device | str = "cpu") -> LoadedWor
     """Reads a world model, frozen and in evaluation mode.
 
     Raises:
-        DataError: a file is missing or damaged, or the weights are not those of the configuration.
+        DataError: the model is not what was signed, a file is missing or damaged, or the weights are not those of the
+            configuration.
     """
+    verify_model(Path(folder))
     config = _config(folder, "world4rl_denoiser", "world4rl train-world-model")
     try:
         denoiser = Denoiser(WorldModel.model_validate(config["world_model"]), Shapes(**config["shapes"]))
@@ -70,8 +73,10 @@ def load_classifier(folder: Path, device: torch.device | str = "cpu") -> Success
     """Reads a success classifier, frozen and in evaluation mode.
 
     Raises:
-        DataError: a file is missing or damaged, or the weights are not those of the configuration.
+        DataError: the model is not what was signed, a file is missing or damaged, or the weights are not those of the
+            configuration.
     """
+    verify_model(Path(folder))
     config = _config(folder, "world4rl_success_classifier", "world4rl train-classifier")
     try:
         classifier = SuccessClassifier(config["backbone"], config["image_size"])
@@ -82,6 +87,7 @@ def load_classifier(folder: Path, device: torch.device | str = "cpu") -> Success
 
 
 def _save(model: nn.Module, folder: Path, config: dict[str, Any]) -> None:
+    forget(Path(folder))
     with replacing(folder) as fresh:
         fresh.mkdir()
         write_json(fresh / CONFIG, config)

@@ -20,6 +20,7 @@ from world4rl.errors import DataError
 from world4rl.files import replacing, write_json
 from world4rl.models.policy import GaussianPolicy
 from world4rl.models.weights import read_weights
+from world4rl.provenance.signatures import forget, verify_model
 
 TYPE = "world4rl_gaussian"  # the name that LeRobot knows the policy by
 CONFIG = "config.json"
@@ -41,6 +42,7 @@ def save_policy(policy: GaussianPolicy, folder: Path) -> None:
     Raises:
         MachineError: the disk is full.
     """
+    forget(Path(folder))
     with replacing(folder) as fresh:
         fresh.mkdir()
         write_json(fresh / CONFIG, config_values(policy))
@@ -54,12 +56,14 @@ def load_policy(folder: Path, device: torch.device | str = "cpu") -> GaussianPol
     """Reads a policy that `save_policy` or LeRobot wrote.
 
     Raises:
-        DataError: a file is missing, damaged or does not belong to the others; the error names it.
+        DataError: the policy is not what was signed, or a file is missing, damaged or does not belong to the others;
+            the error names it.
     """
     folder = Path(folder)
     file = folder / CONFIG
     if not folder.is_dir():
         raise DataError("there is no such policy folder", where=folder, remedy=REMEDY)
+    verify_model(folder)
     try:
         policy = _build(json.loads(file.read_text(encoding="utf-8")))
     except FileNotFoundError:

@@ -16,6 +16,7 @@ from world4rl.models.policy import negative_log_likelihood
 from world4rl.models.weights import read_weights
 from world4rl.policies.configuration_world4rl import World4RLGaussianConfig
 from world4rl.policies.folder import TYPE
+from world4rl.provenance.signatures import verify_model
 
 
 class World4RLGaussianPolicy(PreTrainedPolicy):
@@ -55,6 +56,7 @@ class World4RLGaussianPolicy(PreTrainedPolicy):
     def _load_as_safetensor(
         cls, model: World4RLGaussianPolicy, model_file: str, map_location: str, strict: bool
     ) -> World4RLGaussianPolicy:
+        verify_model(Path(model_file).parent)
         model.load_state_dict(read_weights(Path(model_file), model.state_dict()))
         return model
 
