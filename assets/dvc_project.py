@@ -112,12 +112,20 @@ class Recorded:
         code_version: Digest of command, code and parameters.
         size: Bytes of all that it made.
         files: Files of all that it made.
+        entry: Digest of all that `dvc.lock` says about it.
+        command: What DVC ran.
+        code: DVC's hashes of the modules that defined the work.
+        parameters: Values by their names in `dvc.yaml`.
     """
 
     data_version: str
     code_version: str
     size: int
     files: int
+    entry: str
+    command: str
+    code: Mapping[str, str]
+    parameters: Mapping[str, Any]
 
 
 @dataclass
@@ -223,7 +231,25 @@ class DvcProject:
             code_version=_digest([entry["cmd"], code, parameters]),
             size=sum(out.get("size", 0) for out in made.values()),
             files=sum(out.get("nfiles", 1) for out in made.values()),
+            entry=_digest(entry),
+            command=str(entry["cmd"]),
+            code=code,
+            parameters=parameters,
         )
+
+    def inputs(self, stage: Stage) -> tuple[str, ...]:
+        """The data that a stage reads, sorted: outputs and metrics of other stages, and files that no stage makes."""
+        made = (path for name in stage.upstream for path in self.stages[name].outputs + self.stages[name].metrics)
+        return tuple(
+            sorted({path for path in made if any(_overlap(path, dep) for dep in stage.data)} | {*stage.sources})
+        )
+
+    def intact(self, stage: Stage) -> bool:
+        """Whether what a stage read and made lies there as `dvc.lock` says, whatever became of code and parameters."""
+        with _in_process, self._repo() as repo, repo.lock:
+            found = repo.stage.load_one(str(self.root / "dvc.yaml"), stage.name)
+            read = [dep for dep in found.deps if not hasattr(dep, "params") and _paths([dep])[0] not in stage.code]
+            return all(item.hash_info and not item.workspace_status() for item in [*read, *found.outs])
 
     def code_version(self, stage: Stage) -> str:
         """Digest of command, code and parameters as they are now; equals the recorded one once the stage has run."""

@@ -12,7 +12,8 @@ from dagster import (
 )
 
 from assets import showing
-from assets.dvc_project import DvcProject, Stage
+from assets.dvc_project import DvcProject, Recorded, Stage
+from assets.recording import Kept, record_stage
 from assets.stage_runner import Outcome, StageRunner
 from assets.translator import Layer, StageAsset, StageTranslator
 from world4rl.errors import DataError
@@ -53,16 +54,18 @@ def build_asset(project: DvcProject, layer: Layer, member: StageAsset, translato
         if member.prepare is not None:
             member.prepare(Paths(project.root), stage.task)
         outcome = runner.run(context, project, stage)
-        return describe(project, stage, outcome, member)
+        recorded = lock_entry(project, stage)
+        kept = record_stage(project, stage, recorded)
+        return describe(project, stage, outcome, member, recorded, kept)
 
     return run_stage
 
 
-def describe(project: DvcProject, stage: Stage, outcome: Outcome, member: StageAsset) -> MaterializeResult:
-    """The materialisation of a stage that is up to date.
+def lock_entry(project: DvcProject, stage: Stage) -> Recorded:
+    """What `dvc.lock` says about a stage that is up to date.
 
     Raises:
-        DataError: `dvc.lock` does not know the stage.
+        DataError: it does not know the stage.
     """
     recorded = project.recorded(stage)
     if recorded is None:
@@ -71,12 +74,20 @@ def describe(project: DvcProject, stage: Stage, outcome: Outcome, member: StageA
             where=project.root / "dvc.lock",
             remedy="check that no other program edits dvc.lock, and run the stage again",
         )
+    return recorded
+
+
+def describe(
+    project: DvcProject, stage: Stage, outcome: Outcome, member: StageAsset, recorded: Recorded, kept: Kept
+) -> MaterializeResult:
+    """The materialisation of a stage that is up to date."""
     metadata: dict[str, Any] = {
         "cached": outcome.cached,
         "size": showing.size(recorded.size),
         "files": recorded.files,
         "stage": MetadataValue.text(stage.name),
         "code version of this stage": MetadataValue.text(recorded.code_version),
+        "run record": showing.file(kept.record),
     }
     if outcome.log is not None:
         metadata["log"] = showing.file(outcome.log)

@@ -21,6 +21,7 @@ from dagster import PipesTempFileContextInjector as ContextInjector
 from dagster import PipesTempFileMessageReader as MessageReader
 
 from assets.dvc_project import DvcProject, Stage, StageBusyError
+from world4rl.provenance.notes import ORCHESTRATOR
 
 SUPERVISOR = Path(__file__).with_name("supervisor.py")
 TAIL_LINES = 30
@@ -143,7 +144,7 @@ class StageRunner:
         with (
             warnings.catch_warnings(action="ignore", category=PreviewWarning),  # Dagster's own, about itself
             open_pipes_session(context, ContextInjector(), MessageReader()) as pipes,
-            self._process(project, stage, dict(pipes.get_bootstrap_env_vars())) as process,
+            self._process(project, stage, context.run_id, dict(pipes.get_bootstrap_env_vars())) as process,
         ):
             assert process.stdout is not None
             copier = threading.Thread(target=self._copy, args=(stage, process.stdout, log, tail), daemon=True)
@@ -153,12 +154,15 @@ class StageRunner:
         return process.returncode, "".join(tail)
 
     @contextmanager
-    def _process(self, project: DvcProject, stage: Stage, variables: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
+    def _process(
+        self, project: DvcProject, stage: Stage, run: str, variables: dict[str, str]
+    ) -> Iterator[subprocess.Popen[str]]:
         """A process group that is gone when the block ends, however it ends."""
         binaries = str(Path(sys.executable).parent)
         environment = {
             **os.environ,
             **variables,
+            ORCHESTRATOR: run,
             "PATH": os.pathsep.join([binaries, os.environ.get("PATH", os.defpath)]),
         }
         if stage.task is not None and self.task_threads is not None:

@@ -237,7 +237,7 @@ def test_a_task_that_the_parameters_lack_is_refused(root, stage):
 PROGRAM = """
 import sys
 from world4rl.stages import STAGES, Stage
-STAGES["refine"] = Stage("refine", "A toy.", "toy_stage:work", per_task=True, sections=())
+STAGES["refine"] = Stage("refine", "A toy.", "toy_stage:work", per_task=True, sections=(), metrics="reports/toy.json")
 from world4rl.cli import main
 sys.argv = ["world4rl", "refine", "--task", "faucet-open-v3"]
 main()
@@ -245,7 +245,8 @@ main()
 
 
 def start(root: Path) -> subprocess.Popen[str]:
-    environment = os.environ | {"PYTHONPATH": str(root), "PYTHONHASHSEED": "0"}
+    where = os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH")]))
+    environment = os.environ | {"PYTHONPATH": where, "PYTHONHASHSEED": "0"}
     return subprocess.Popen(
         [sys.executable, "-c", PROGRAM],
         cwd=root,

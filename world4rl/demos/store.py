@@ -27,7 +27,7 @@ import zarr
 from zarr.codecs import ZstdCodec
 
 from world4rl.config import Store as StoreSettings
-from world4rl.demos.layout import SIDE_FILE
+from world4rl.demos.layout import SIDE_FILE, UNLABELLED
 from world4rl.demos.tables import STORE_EPISODES, validate
 from world4rl.errors import DataError
 from world4rl.files import write_json
@@ -36,7 +36,6 @@ from world4rl.provenance.digests import digest_arrays, merkle_root
 
 FORMAT = 1
 SHARD_BYTES = 256 * 2**20  # a shard is built in memory, so large pictures get fewer frames a shard
-UNLABELLED = "none"  # `labels` in store.json where nothing gives success
 AGAIN = "make the store again from its dataset (world4rl ingest, or the stage that writes it)"
 
 _EPISODES = pa.schema(

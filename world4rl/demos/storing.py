@@ -16,13 +16,12 @@ import world4rl.demos
 from world4rl import progress
 from world4rl.config import Params
 from world4rl.demos.ingest import IngestOptions, ingest
-from world4rl.demos.store import UNLABELLED, EpisodeStore
+from world4rl.demos.layout import COLLECTED, UNLABELLED
+from world4rl.demos.store import EpisodeStore
 from world4rl.files import read_json, write_json
 from world4rl.paths import Paths, Source
 from world4rl.provenance.digests import digest_file, digest_folder, digest_json, merkle_root
 from world4rl.provenance.manifests import read_role_manifest
-
-COLLECTED = "collected"  # the store of what this repository's simulator recorded
 
 
 @dataclass(frozen=True)
