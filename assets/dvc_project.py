@@ -18,7 +18,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from world4rl.errors import ConfigError, DataError, World4RLError
+from world4rl.errors import ConfigError, DataError, MachineError, World4RLError
 
 if TYPE_CHECKING:
     from dvc.repo import Repo
@@ -303,6 +303,79 @@ class DvcProject:
             ) from error
 
 
+def lock_of(root: Path) -> tuple[bytes, Mapping[str, Any]] | None:
+    """The bytes of a project's `dvc.lock` and the stages in it, read while nobody writes it; None where nothing ran.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    from dvc.repo import Repo
+
+    path = root / "dvc.lock"
+    if not path.is_file():
+        return None
+    with _in_process, Repo(str(root), _wait_for_lock=True) as repo, repo.lock:
+        content = path.read_bytes()
+    stages = stages_of(content)
+    if not stages:
+        raise DataError("not a DVC lock file", where=path, remedy="restore it from the lineage branch, or delete it")
+    return content, stages
+
+
+def stages_of(lock: bytes) -> Mapping[str, Any]:
+    """The stages in the bytes of a `dvc.lock`; none where it is no such file. Numbers may come as texts."""
+    import yaml
+
+    try:
+        stages = yaml.load(lock, yaml.CSafeLoader)["stages"]
+    except (yaml.YAMLError, KeyError, TypeError):
+        return {}
+    return stages if isinstance(stages, dict) else {}
+
+
+def md5_of(content: bytes) -> str:
+    """DVC's hash of a file with this content."""
+    return hashlib.md5(content, usedforsecurity=False).hexdigest()
+
+
+def keep_in_cache(root: Path, folder: Path) -> dict[str, Any]:
+    """Puts the files of a folder into DVC's cache; returns what a `.dvc` file says about it, its path apart."""
+    from dvc.repo import Repo
+    from dvc_data.hashfile.build import build
+    from dvc_data.hashfile.transfer import transfer
+    from dvc_objects.fs.local import LocalFileSystem
+
+    with _in_process, Repo(str(root), _wait_for_lock=True) as repo, repo.lock:
+        cache = repo.cache.local
+        staged, meta, found = build(cache, str(folder), LocalFileSystem(), cache.hash_name)
+        transfer(staged, cache, {found.hash_info}, shallow=False)
+        return {"md5": found.hash_info.value, "size": meta.size, "nfiles": meta.nfiles, "hash": "md5"}
+
+
+def push_revision(root: Path, commit: str) -> bool:
+    """Pushes the files of a commit to the default remote; False where no remote is set.
+
+    Raises:
+        MachineError: the remote did not take them.
+    """
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    with _in_process, Repo(str(root), _wait_for_lock=True) as repo:
+        remote = repo.config["core"].get("remote")
+        if not remote:
+            return False
+        try:
+            repo.push(revs=[commit], workspace=False)
+        except (DvcException, OSError) as error:
+            raise MachineError(
+                f"the results could not be pushed: {error}",
+                where=f"DVC remote {remote!r}",
+                remedy="restore access to it and run `world4rl lineage`; nothing is lost",
+            ) from error
+    return True
+
+
 def _steps(repo: Repo) -> dict[str, Step]:
     """The project's steps, dependencies first, in the order of `dvc.yaml` where that leaves a choice."""
     graph = repo.index.graph
@@ -358,7 +431,7 @@ def _hash(entry: Mapping[str, Any]) -> str:
 def _file_hash(path: Path) -> str:
     """DVC's hash of a file. A folder of code would make it depend on what Python leaves there: list the modules."""
     try:
-        return hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
+        return md5_of(path.read_bytes())
     except (FileNotFoundError, IsADirectoryError) as error:
         raise ConfigError(
             f"a stage depends on code that is no file: {error.strerror}",

@@ -20,7 +20,7 @@ PLUMBING = frozenset(
     f"world4rl/{name}.py"
     for name in (
         *("__init__", "cli", "config", "errors", "files", "machine", "paths", "progress", "runner", "stages"),
-        *("provenance/keys", "provenance/notes", "provenance/signatures"),
+        *("provenance/git", "provenance/keys", "provenance/notes", "provenance/signatures"),
     )
 )
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -20,10 +19,10 @@ from world4rl.errors import DataError
 from world4rl.files import write_text
 from world4rl.paths import Paths
 from world4rl.provenance.digests import digest_file
+from world4rl.provenance.git import Git
 
 ORCHESTRATOR = "WORLD4RL_ORCHESTRATOR"  # environment: the run of the orchestrator that this process belongs to
 LOCK_FILE = "requirements.lock"
-GIT_SECONDS = 30.0
 
 
 class Note(BaseModel):
@@ -71,14 +70,15 @@ def begin(command: str, parameters: dict[str, Any], root: Path) -> Note:
         parameters: JSON values by name.
         root: The repository's root folder.
     """
-    commit, dirty = code_state(root)
+    git = Git(root)
+    commit = git.resolve("HEAD")
     lock = root / LOCK_FILE
     return Note(
         command=command,
         parameters=parameters,
         seeds={"seed": parameters.get("seed"), "PYTHONHASHSEED": os.environ.get("PYTHONHASHSEED")},
         commit=commit,
-        dirty=dirty,
+        dirty=commit is not None and git.dirty(),
         lock=digest_file(lock) if lock.is_file() else None,
         machine={},
         began=now(),
@@ -119,22 +119,3 @@ def read(command: str, metrics: Path, paths: Paths) -> Note | None:
 def name_of(command: str) -> str:
     """The name of a command's note: its words without the program, which is as good as a file name."""
     return "-".join(word.lstrip("-").replace("/", "-") for word in shlex.split(command)[1:])
-
-
-def code_state(root: Path) -> tuple[str | None, bool]:
-    """The commit of a repository and whether tracked files differ from it; (None, False) outside a repository."""
-    commit = _git(root, "rev-parse", "--verify", "--quiet", "HEAD")
-    if commit is None:
-        return None, False
-    return commit, bool(_git(root, "status", "--porcelain", "--untracked-files=no"))
-
-
-def _git(root: Path, *arguments: str) -> str | None:
-    environment = {**os.environ, "GIT_OPTIONAL_LOCKS": "0"}  # looking must not lock out a person's own commands
-    try:
-        result = subprocess.run(
-            ["git", *arguments], cwd=root, env=environment, capture_output=True, text=True, timeout=GIT_SECONDS
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return result.stdout.strip() if result.returncode == 0 else None
