@@ -253,9 +253,13 @@ class DvcProject:
 
     def code_version(self, stage: Stage) -> str:
         """Digest of command, code and parameters as they are now; equals the recorded one once the stage has run."""
-        code = {path: _file_hash(self.root / path) for path in stage.code}
+        code = self.code_hashes(stage)
         parameters = {name: _select(self._parameters, name) for name in stage.parameters}
         return _digest([stage.command, code, parameters])
+
+    def code_hashes(self, stage: Stage) -> dict[str, str]:
+        """DVC's hashes of the modules that define a stage's work, as they are now."""
+        return {path: _file_hash(self.root / path) for path in stage.code}
 
     def step_code_version(self, step: Step) -> str:
         """Digest of the code versions of all stages of a step."""
@@ -350,6 +354,27 @@ def keep_in_cache(root: Path, folder: Path) -> dict[str, Any]:
         staged, meta, found = build(cache, str(folder), LocalFileSystem(), cache.hash_name)
         transfer(staged, cache, {found.hash_info}, shallow=False)
         return {"md5": found.hash_info.value, "size": meta.size, "nfiles": meta.nfiles, "hash": "md5"}
+
+
+def lend(root: Path, tree: Path, name: str) -> None:
+    """Has another working tree of a project know its remotes, and its cache as one more of a given name."""
+    from dvc.repo import Repo
+
+    with _in_process, Repo(str(root)) as repo:
+        lent = repo.config.load_one("local")
+        cache = repo.cache.local_cache_dir
+    with _in_process, Repo(str(tree)) as other, other.config.edit("local") as local:
+        local["core"].update({key: value for key, value in lent["core"].items() if key == "remote"})
+        local["remote"].update(lent["remote"])
+        local["remote"][name] = {"url": str(cache)}
+
+
+def has_remote(root: Path) -> bool:
+    """Whether DVC has a default remote to push to."""
+    from dvc.repo import Repo
+
+    with _in_process, Repo(str(root)) as repo:
+        return bool(repo.config["core"].get("remote"))
 
 
 def push_revision(root: Path, commit: str) -> bool:

@@ -93,7 +93,7 @@ def record_stage(project: DvcProject, stage: Stage, recorded: Recorded) -> Kept:
         machine={},
         began="",
         ended="",
-        metrics=_figures(project.root, stage),
+        metrics=figures_of(project.root, stage),
         orchestrator=None,
     )
     with locked(paths.records.with_name("records.writing.lock")):
@@ -156,8 +156,12 @@ def _metrics_file(root: Path, stage: Stage) -> Path | None:
     return next((root / path for path in stage.metrics if path.endswith(".json")), None)
 
 
-def _figures(root: Path, stage: Stage) -> dict[str, Any]:
-    """Numbers and texts at the top of the metrics file."""
+def figures_of(root: Path, stage: Stage) -> dict[str, Any]:
+    """Numbers and texts at the top of a stage's metrics file.
+
+    Raises:
+        DataError: it cannot be read.
+    """
     file = _metrics_file(root, stage)
     if file is None:
         return {}

@@ -16,6 +16,7 @@ from assets.factory import build_layer
 from assets.translator import StageTranslator
 from pipelines.jobs import JOBS
 from pipelines.landing import build_landing_sensor, build_take_job
+from pipelines.lineage import build_lineage_sensor, build_push_job
 from pipelines.resources import build_resources
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -40,7 +41,7 @@ def build_defs(
     """
     project = DvcProject(root)
     translator = translator or StageTranslator()
-    take_job = build_take_job(root)
+    take_job, push_job = build_take_job(root), build_push_job(root)
     with warnings.catch_warnings():
         # A check a partition is marked as preview in Dagster 1.13. Without it one task's verdict would replace the
         # other's.
@@ -48,8 +49,8 @@ def build_defs(
         return Definitions(
             assets=[asset for layer in LAYERS for asset in build_layer(project, layer, translator)],
             asset_checks=[build_check(project, gate, translator) for gate in GATES],
-            jobs=[*JOBS, take_job],
-            sensors=[build_landing_sensor(root, take_job)],
+            jobs=[*JOBS, take_job, push_job],
+            sensors=[build_landing_sensor(root, take_job), build_lineage_sensor(root, push_job)],
             resources={**build_resources(), **(resource_overrides or {})},
         )
 

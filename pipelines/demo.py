@@ -50,7 +50,8 @@ def walk(root: Path) -> int:
     """Runs the lineage of a project, or what of it is not up to date.
 
     Returns:
-        0; 1 when the refined policy failed its check, after the report was written; 130 when interrupted.
+        0; 1 when the refined policy failed its check, after the report was written, or when the results could not be
+        pushed; 130 when interrupted.
 
     Raises:
         World4RLError: the parameters are wrong, or a stage or a check failed and what needs it did not run.
@@ -73,6 +74,7 @@ def walk(root: Path) -> int:
             return INTERRUPTED
         finally:
             lanes.close()
+    unmet += _push(root)
     print(summary(Paths(root), time.monotonic() - began, display.ran))
     for reason in unmet:
         print(f"\nnot met: {reason}", file=sys.stderr)
@@ -193,6 +195,19 @@ def summary(paths: Paths, seconds: float, ran: int) -> str:
     work = f"{ran} stages ran" if ran else "nothing had changed"
     lines += ["", f"{work}; {duration(seconds)}", f"report: {paths.report.resolve()}"]
     return "\n".join(lines)
+
+
+def _push(root: Path) -> list[str]:
+    """Pushes the newest state of the lineage where there is a remote; returns why that could not be done."""
+    if not load_params(root / "params.yaml").lineage.push:
+        return []
+    from assets.lineage_ref import push_lineage
+
+    try:
+        push_lineage(root)
+    except World4RLError as error:
+        return [str(error)]
+    return []
 
 
 def _interrupt_on_termination() -> None:

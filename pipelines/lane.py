@@ -139,7 +139,7 @@ def _serve(root: Path, connection: Connection, relay: _Relay, task_threads: int)
     runner = StageRunner(listener=relay, task_threads=task_threads)
     definitions = build_defs(root=root, resource_overrides={"dvc": runner})
     with open_instance() as instance:
-        desk = _Desk(connection, instance)
+        desk = _Desk(root, connection, instance)
         threading.Thread(target=desk.listen, daemon=True).start()
         while (order := desk.orders.get()) is not None:
             relay.send(desk.execute(definitions, order))
@@ -148,8 +148,9 @@ def _serve(root: Path, connection: Connection, relay: _Relay, task_threads: int)
 class _Desk:
     """Takes orders while one is being executed, and interrupts that one as Dagster's Terminate does."""
 
-    def __init__(self, connection: Connection, instance: DagsterInstance) -> None:
+    def __init__(self, root: Path, connection: Connection, instance: DagsterInstance) -> None:
         self.orders: queue.Queue[Order | None] = queue.Queue()
+        self._root = root
         self._connection = connection
         self._instance = instance
         self._run: str | None = None
@@ -201,7 +202,19 @@ class _Desk:
             self._run = None
         if self._interrupted:
             return Done(interrupted=True)
-        return Done(failures=_failures(result), checks=_failed_checks(result))
+        return Done(failures=[*_failures(result), *self._keep(result, order)], checks=_failed_checks(result))
+
+    def _keep(self, result: ExecuteInProcessResult, order: Order) -> list[str]:
+        """Commits what a run that went well left to the lineage; returns why it could not."""
+        from assets.lineage_ref import commit_lineage
+
+        if not result.success:
+            return []
+        try:
+            commit_lineage(self._root, run=result.run_id, job=order.job)
+        except World4RLError as error:
+            return [str(error)]
+        return []
 
 
 def _failures(result: ExecuteInProcessResult) -> list[str]:

@@ -242,6 +242,12 @@ class Gates(Section):
     refined_margin: Annotated[float, Field(ge=0, le=100)] = 0.0  # points the refined policy may fall below BC
 
 
+class Lineage(Section):
+    """What becomes of the state after a run."""
+
+    push: bool = True  # to DVC's default remote, if one is set, whenever something has changed
+
+
 class Params(Section):
     """All parameters of a run."""
 
@@ -266,6 +272,7 @@ class Params(Section):
     refinement: Refinement = Refinement()
     evaluation: Evaluation = Evaluation()
     gates: Gates = Gates()
+    lineage: Lineage = Lineage()
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

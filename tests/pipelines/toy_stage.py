@@ -98,8 +98,9 @@ def run(step, task, params):
             {"seconds": time.time() % 1, "accepted": 3, "quarantined": refused, "frames": 30},
         )
     elif step == "world_model":
-        write("models/world_model/model.txt", content("data/store"))
-        write("reports/world_model.json", {"seconds": time.time() % 1})
+        noise = os.environ.get("TOY_NOISE", "")  # another machine, perhaps
+        write("models/world_model/model.txt", content("data/store") + noise)
+        write("reports/world_model.json", {"seconds": time.time() % 1, "loss": 1.0 + float(noise or 0)})
         write("reports/world_model.csv", "step,loss,learning_rate\n0,1,0.1\n1,0.5,0.1\n")
     elif step == "success_classifier":
         write("models/success_classifier/model.txt", content("models/world_model"))
