@@ -1,12 +1,4 @@
-"""Blocking asset checks: what has to hold before anything is built on an artefact.
-
-Each is a `Gate`: a judgement over the metrics that a stage wrote and the bounds in `params.gates`. The factory makes
-an asset check of it, so that the same judgement can be asked for without Dagster.
-"""
-
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+"""Blocking asset checks: the judgements of `world4rl.evaluation.gates`, asked by Dagster."""
 
 from dagster import (
     AssetCheckExecutionContext,
@@ -18,41 +10,9 @@ from dagster import (
 
 from assets.dvc_project import DvcProject
 from assets.translator import StageTranslator
-from world4rl.config import Gates, load_params
-from world4rl.files import read_json
+from world4rl.config import load_params
+from world4rl.evaluation.gates import Gate, judge
 from world4rl.paths import Paths
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What a gate finds.
-
-    Attributes:
-        passed: Whether the bound holds.
-        reason: The figure and the bound, in a sentence.
-        figures: The numbers behind it.
-    """
-
-    passed: bool
-    reason: str
-    figures: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Gate:
-    """A bound on what a step made.
-
-    Attributes:
-        name: Of the check.
-        step: The step whose asset it guards.
-        description: What must hold, in a sentence.
-        judge: Called with the files, the bounds and the task or None.
-    """
-
-    name: str
-    step: str
-    description: str
-    judge: Callable[[Paths, Gates, str | None], Verdict]
 
 
 def build_check(project: DvcProject, gate: Gate, translator: StageTranslator) -> AssetChecksDefinition:
@@ -67,7 +27,7 @@ def build_check(project: DvcProject, gate: Gate, translator: StageTranslator) ->
     )
     def check(context: AssetCheckExecutionContext) -> AssetCheckResult:
         task = context.partition_key if context.has_partition_key else None
-        verdict = gate.judge(Paths(project.root), load_params(project.root / "params.yaml").gates, task)
+        verdict = judge(gate, Paths(project.root), load_params(project.root / "params.yaml").gates, task)
         return AssetCheckResult(
             passed=verdict.passed,
             description=verdict.reason,
@@ -76,82 +36,3 @@ def build_check(project: DvcProject, gate: Gate, translator: StageTranslator) ->
         )
 
     return check
-
-
-def _valid(metrics: Mapping[str, Any]) -> Verdict:
-    accepted, quarantined = metrics["accepted"], len(metrics["quarantined"])
-    return Verdict(
-        accepted > quarantined,
-        f"{accepted} episodes accepted, {quarantined} quarantined; more must be accepted than quarantined",
-        {"accepted": accepted, "quarantined": quarantined},
-    )
-
-
-def _demos_valid(paths: Paths, gates: Gates, task: str | None) -> Verdict:
-    assert task is not None
-    return _valid(read_json(paths.store_report(task, "expert")))
-
-
-def _rollouts_valid(paths: Paths, gates: Gates, task: str | None) -> Verdict:
-    assert task is not None
-    return _valid(read_json(paths.store_report(task, "rollouts")))
-
-
-def _classifier_precise(paths: Paths, gates: Gates, task: str | None) -> Verdict:
-    metrics = read_json(paths.classifier_metrics)
-    bound, precision = gates.classifier_precision, metrics["precision"]
-    figures = {"precision": precision, "on generated frames": metrics["generated"]["precision"], "bound": bound}
-    if precision is None:
-        # Nothing was called a success: a classifier that never rewards cannot mislead, but teaches nothing either.
-        return Verdict(bound == 0, "no held-out rollout was called a success, so there is no precision", figures)
-    reason = f"precision {precision:.3f} on held-out policy rollouts; at least {bound:.3f} is needed"
-    return Verdict(precision >= bound, reason, figures)
-
-
-def _beats_copying(paths: Paths, gates: Gates, task: str | None) -> Verdict:
-    metrics = read_json(paths.fidelity_metrics)
-    ratios = {
-        steps: error / max(metrics["copy_last_mse"][steps], 1e-12) for steps, error in metrics["open_loop_mse"].items()
-    }
-    worst = max(ratios, key=lambda steps: ratios[steps])
-    return Verdict(
-        ratios[worst] <= gates.open_loop_ratio,
-        f"open-loop error is {ratios[worst]:.2f} times that of copying the last frame at {worst} steps, the worst "
-        f"horizon; at most {gates.open_loop_ratio:.2f} is allowed",
-        {f"ratio at {steps} steps": ratio for steps, ratio in ratios.items()},
-    )
-
-
-def _not_worse(paths: Paths, gates: Gates, task: str | None) -> Verdict:
-    assert task is not None
-    metrics = read_json(paths.evaluation_metrics(task))
-    gain = metrics["gain_points"]
-    return Verdict(
-        gain >= -gates.refined_margin,
-        f"the refined policy gained {gain:+.1f} points over its parent; it may lose {gates.refined_margin:.1f}",
-        {"gain_points": gain, "p_value": metrics["p_value"]},
-    )
-
-
-GATES = (
-    Gate("demonstrations_valid", "demo_store", "Most demonstrations passed the data checks.", _demos_valid),
-    Gate("rollouts_valid", "rollout_store", "Most rollouts passed the data checks.", _rollouts_valid),
-    Gate(
-        "classifier_precision",
-        "success_classifier",
-        "What the classifier calls a success on held-out policy rollouts is one.",
-        _classifier_precise,
-    ),
-    Gate(
-        "beats_copying_the_last_frame",
-        "fidelity",
-        "The world model predicts better than repeating the last frame, at every horizon.",
-        _beats_copying,
-    ),
-    Gate(
-        "refined_not_worse_than_bc",
-        "evaluation",
-        "Refinement did not make the policy worse in the simulator.",
-        _not_worse,
-    ),
-)

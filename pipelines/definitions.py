@@ -10,7 +10,7 @@ from typing import Any
 from dagster import Definitions, PreviewWarning
 
 from assets import demos, evaluation, policies, rollouts, world_model
-from assets.checks import GATES, build_check
+from assets.checks import build_check
 from assets.dvc_project import DvcProject
 from assets.factory import build_layer
 from assets.translator import StageTranslator
@@ -18,6 +18,7 @@ from pipelines.jobs import JOBS
 from pipelines.landing import build_landing_sensor, build_take_job
 from pipelines.lineage import build_lineage_sensor, build_push_job
 from pipelines.resources import build_resources
+from world4rl.evaluation.gates import GATES
 
 ROOT = Path(__file__).resolve().parents[1]
 LAYERS = (demos.LAYER, rollouts.LAYER, world_model.LAYER, policies.LAYER, evaluation.LAYER)

@@ -248,6 +248,18 @@ class Lineage(Section):
     push: bool = True  # to DVC's default remote, if one is set, whenever something has changed
 
 
+class Promotion(Section):
+    """When a challenger takes the champion's place. No stage reads it, `world4rl challenge` does."""
+
+    minimum_effect: Annotated[float, Field(gt=0, lt=100)] = 5.0  # points of success rate; a smaller gain is no reason
+    alpha: Rate = 0.05  # largest probability of promoting a policy that is no better, however often one looks
+    beta: Rate = 0.1  # largest probability of giving up before the last trial on one that gains the minimum effect
+    batch: Positive = 10  # seeds that both are tried on between two looks
+    trials: Annotated[int, Field(gt=0, le=1 << 14)] = 300  # seeds at most; what has not won by then is not promoted
+    robot_tasks: tuple[str, ...] = ()  # tasks whose trials are landed datasets of role `evaluation`, not simulated
+    robot_trials: Positive = 20  # landed trials that both need; they are judged once, as soon as both have them
+
+
 class Params(Section):
     """All parameters of a run."""
 
@@ -273,6 +285,7 @@ class Params(Section):
     evaluation: Evaluation = Evaluation()
     gates: Gates = Gates()
     lineage: Lineage = Lineage()
+    promotion: Promotion = Promotion()
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -298,6 +311,9 @@ class Params(Section):
             )
         if max(self.evaluation.open_loop_horizons) >= self.simulation.episode_steps:
             raise ValueError("evaluation.open_loop_horizons must be shorter than simulation.episode_steps")
+        unknown = sorted(set(self.promotion.robot_tasks) - set(self.tasks))
+        if unknown:
+            raise ValueError(f"promotion.robot_tasks names {', '.join(unknown)}, which tasks does not")
         if self.refinement.horizon > self.simulation.episode_steps:
             raise ValueError("refinement.horizon must not exceed simulation.episode_steps")
         return self

@@ -61,6 +61,10 @@ class Paths:
         """Folder that keeps every policy that was ever champion of a task, by the first 16 digits of its digest."""
         return self.root / "models" / "champions" / task
 
+    def challenge_report(self, task: str) -> Path:
+        """JSON of what the last challenge of a task's champion came to."""
+        return self.root / "reports" / "promotion" / f"{task}.json"
+
     @property
     def trusted_keys(self) -> Path:
         """Folder of the public keys, `NAME.pem`, whose signatures count."""

@@ -7,17 +7,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from world4rl.evaluation.sequential import compare, confidence_interval, log_capital
+from world4rl.config import load_profile
+from world4rl.evaluation import sequential
+from world4rl.evaluation.sequential import Comparison, Verdict, compare, confidence_interval, log_capital
 
 ALPHA, BETA, EFFECT = 0.05, 0.1, 0.1
 RUNS, TRIALS = 1500, 200
 
 
-def simulate(champion: float, challenger: float, together: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """bool (RUNS, TRIALS) twice: successes with these rates; `together` of the trials are alike for both."""
+def simulate(
+    champion: float, challenger: float, together: float, seed: int, trials: int = TRIALS
+) -> tuple[np.ndarray, np.ndarray]:
+    """bool (RUNS, trials) twice: successes with these rates; `together` of the trials are alike for both."""
     rng = np.random.default_rng(seed)
-    chance = rng.random((RUNS, TRIALS))
-    other = np.where(rng.random((RUNS, TRIALS)) < together, chance, rng.random((RUNS, TRIALS)))
+    chance = rng.random((RUNS, trials))
+    other = np.where(rng.random((RUNS, trials)) < together, chance, rng.random((RUNS, trials)))
     return chance < champion, other < challenger
 
 
@@ -88,9 +92,67 @@ def test_the_verdict_is_that_of_the_first_trial_that_allowed_one() -> None:
     assert first.verdict == "better"
     assert first.effect == 1.0
     assert first.interval[0] > 0
+    assert first.trials == first.won < 30, "the figures are those at the verdict"
+    assert 1 / ALPHA <= first.e_value == pytest.approx(1 / first.p_value)
     after = np.concatenate([won, np.zeros(300, bool)])
     before = np.concatenate([champion, np.ones(300, bool)])
-    assert compare(before, after, alpha=ALPHA, beta=BETA, minimum_effect=EFFECT).verdict == "better"
+    assert compare(before, after, alpha=ALPHA, beta=BETA, minimum_effect=EFFECT) == first
+
+
+def verdicts(champion: float, challenger: float, *, trials: int, seed: int, effect: float) -> list[Verdict]:
+    """Of RUNS comparisons that look after every trial, half of them alike for both."""
+    pairs = zip(*simulate(champion, challenger, 0.5, seed, trials), strict=True)
+    return [compare(a, b, alpha=ALPHA, beta=BETA, minimum_effect=effect).verdict for a, b in pairs]
+
+
+@pytest.fixture
+def without_intervals(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They cost most of the time and decide nothing."""
+    monkeypatch.setattr(sequential, "confidence_interval", lambda differences, alpha: (-1.0, 1.0))
+
+
+@pytest.mark.usefixtures("without_intervals")
+def test_with_the_default_rule_the_error_rates_and_the_power_are_as_documented() -> None:
+    """docs/promotion.md states these: a change of the rule's defaults must change both."""
+    rule = load_profile("demo").promotion
+    assert (rule.alpha, rule.beta, rule.minimum_effect, rule.trials) == (ALPHA, BETA, 5.0, 300)
+    effect = rule.minimum_effect / 100
+
+    def share(champion: float, challenger: float, verdict: Verdict) -> float:
+        found = verdicts(champion, challenger, trials=rule.trials, seed=6, effect=effect)
+        return found.count(verdict) / len(found)
+
+    assert share(0.5, 0.5, "better") <= bound_with_luck(ALPHA)
+    assert share(0.5, 0.4, "better") <= bound_with_luck(ALPHA)
+    assert share(0.5, 0.5 + effect, "not better") <= bound_with_luck(BETA)
+    assert share(0.5, 0.65, "better") >= 0.95
+    assert share(0.8, 0.9, "better") >= 0.9
+
+
+def test_a_gain_that_is_certain_but_smaller_than_the_minimum_is_no_reason_to_promote() -> None:
+    """Seven gains and no loss are certain at any number of ties; among enough ties they are too few points."""
+    champion, challenger = np.zeros(100, bool), np.zeros(100, bool)
+    challenger[93:] = True
+    assert compare(champion, challenger, alpha=ALPHA, beta=1e-6, minimum_effect=0.05).verdict == "better"
+    small = compare(champion, challenger, alpha=ALPHA, beta=1e-6, minimum_effect=0.1)
+    assert small.p_value <= ALPHA
+    assert small.verdict == "undecided"
+
+
+@given(
+    outcomes=st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=80),
+    looks=st.lists(st.integers(1, 80), max_size=5),
+)
+def test_where_one_looks_does_not_change_what_one_sees(outcomes: list[tuple[bool, bool]], looks: list[int]) -> None:
+    champion, challenger = np.array(outcomes).T
+
+    def seen(trials: int) -> Comparison:
+        return compare(champion[:trials], challenger[:trials], alpha=0.2, beta=0.2, minimum_effect=0.1)
+
+    whole = seen(len(outcomes))
+    for look in looks:
+        part = seen(look)
+        assert part.verdict == "undecided" or part == whole
 
 
 def test_without_trials_nothing_is_known() -> None:

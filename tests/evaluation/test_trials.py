@@ -147,19 +147,20 @@ def test_each_policy_acts_in_its_own_episodes(monkeypatch: pytest.MonkeyPatch) -
         task: str, simulation: Simulation, seeds: Sequence[int], controller: Any, *, stop_at_success: bool
     ) -> Iterator[Episode]:
         assert (task, stop_at_success) == (TASK, True)
-        running = np.array([1, 2, 5])  # all three at once: the second and third of BC, the last of the refined one
+        assert seeds == [10, 10, 11, 11, 12, 12]
+        running = np.array([1, 2, 5])  # all three at once: the first and last of the refined policy, the second of BC
         frames = np.zeros((3, 2, 2, 3), np.uint8) + running.astype(np.uint8).reshape(3, 1, 1, 1)
         acted.append(controller(frames, np.zeros((3, 4)), np.zeros((3, 4), np.float32), running, np.array([7, 8, 9])))
         for number, seed in enumerate(seeds):
-            yield episode(seed, [False, number % 2 == 0])
+            yield episode(seed, [False, number % 4 in (0, 3)])
 
     calls: list[Any] = []
     acted: list[np.ndarray] = []
     monkeypatch.setattr(trials, "policy_controller", remember)
     monkeypatch.setattr(trials, "roll_out", simulate)
     tried = trials.try_out(TASK, settings().simulation, [10, 11, 12], {"bc": 1, "refined": 2})
-    assert calls == [(1, [1, 2], [7, 8], [1, 2]), (2, [2], [9], [5])]
-    assert acted[0][:, 0].tolist() == [1, 1, 2]
+    assert calls == [(1, [1], [8], [2]), (2, [0, 2], [7, 9], [1, 5])]
+    assert acted[0][:, 0].tolist() == [2, 1, 2]
     assert {name: [(e.seed, e.success) for e in episodes] for name, episodes in tried.items()} == {
         "bc": [(10, True), (11, False), (12, True)],
         "refined": [(10, False), (11, True), (12, False)],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -141,9 +141,10 @@ class _Running:
 
 def roll_out(
     task: str, simulation: Simulation, seeds: Sequence[int], controller: Controller, *, stop_at_success: bool
-) -> Iterator[Episode]:
+) -> Generator[Episode, None, None]:
     """Runs one episode a seed in `simulation.workers` processes and yields them in the order of the seeds.
 
+    Whoever wants no more of them closes the generator, which ends the processes.
     With `stop_at_success` an episode ends with the first success; otherwise it has `simulation.episode_steps` rows.
     """
     if not seeds:

@@ -24,16 +24,19 @@ Verdict = Literal["better", "not better", "undecided"]
 
 @dataclass(frozen=True)
 class Comparison:
-    """What the trials so far say.
+    """What the trials up to the verdict say; all of them where there is none yet.
 
     Attributes:
-        verdict: `better`: the challenger is, with error probability alpha at most. `not better`: it gains less than
-            the minimum effect, with error probability beta at most. `undecided`: neither can be said yet.
+        verdict: `better`: the challenger is, with error probability alpha at most, and it gained the minimum effect.
+            `not better`: it gains less than that, with error probability beta at most. `undecided`: neither yet.
         trials: Pairs that were tried.
         effect: Mean difference of the success rates, in [-1, 1].
-        interval: Holds the true mean difference with probability 1 - alpha at all trials together.
+        interval: Holds the true mean difference with probability 1 - 2 alpha at all trials together: alpha at either
+            end, as in the verdict, so that a `better` challenger's interval lies above 0.
         won: Trials in which only the challenger succeeded.
         lost: Trials in which only the champion did.
+        e_value: Capital, from 1, of whoever bet that the challenger is better.
+        p_value: The smallest alpha at which that bet would have been won by now, at any trial; in (0, 1].
     """
 
     verdict: Verdict
@@ -42,6 +45,8 @@ class Comparison:
     interval: tuple[float, float]
     won: int
     lost: int
+    e_value: float
+    p_value: float
 
 
 def compare(
@@ -50,36 +55,44 @@ def compare(
     """Judges paired trials in the order in which they were made.
 
     The verdict is that of the first trial that allowed one: later trials cannot take it back, and a caller that stops
-    there sees the same one.
+    there sees the same one, with the same figures.
 
     Args:
         champion: bool (n,): successes of the champion.
         challenger: bool (n,): successes of the challenger on the same seeds.
         alpha: Largest probability of calling a challenger better that is not.
         beta: Largest probability of calling one not better that gains the minimum effect.
-        minimum_effect: Gain that is worth a promotion, as a difference of success rates in (0, 1).
+        minimum_effect: Gain that is worth a promotion, as a difference of success rates in (0, 1). A challenger that
+            is certain to be better is called so only while its mean gain is that large.
     """
     if len(champion) != len(challenger):
         raise ValueError(f"{len(champion)} and {len(challenger)} trials are not paired")
     differences = challenger.astype(np.int64) - champion.astype(np.int64)
-    better = log_capital(differences, 0.0, above=True) >= -np.log(alpha)
+    capital = log_capital(differences, 0.0, above=True)
+    highest = np.maximum.accumulate(capital)  # Ville's inequality is about ever reaching the bound
+    gained = np.cumsum(differences) >= minimum_effect * np.arange(1, len(differences) + 1)
+    better = (highest >= -np.log(alpha)) & gained
     worse = log_capital(differences, minimum_effect, above=False) >= -np.log(beta)
+    verdict, stop = _first(better, worse)
+    seen = differences[:stop]
     return Comparison(
-        verdict=_first(better, worse),
-        trials=len(differences),
-        effect=float(differences.mean()) if len(differences) else 0.0,
-        interval=confidence_interval(differences, alpha),
-        won=int((differences > 0).sum()),
-        lost=int((differences < 0).sum()),
+        verdict=verdict,
+        trials=stop,
+        effect=float(seen.mean()) if stop else 0.0,
+        interval=confidence_interval(seen, 2 * alpha),
+        won=int((seen > 0).sum()),
+        lost=int((seen < 0).sum()),
+        e_value=float(np.exp(capital[stop - 1])) if stop else 1.0,
+        p_value=float(np.exp(-max(highest[stop - 1], 0.0))) if stop else 1.0,
     )
 
 
-def _first(better: np.ndarray, worse: np.ndarray) -> Verdict:
-    """The verdict at the first trial that has one; a gain that is certain but small counts as one."""
-    when = [int(np.argmax(reached)) if reached.any() else len(reached) for reached in (better, worse)]
-    if min(when) == len(better):
-        return "undecided"
-    return "better" if when[0] <= when[1] else "not better"
+def _first(better: np.ndarray, worse: np.ndarray) -> tuple[Verdict, int]:
+    """The verdict of the first trial that has one, and how many trials there were by then."""
+    when = [int(np.argmax(reached)) + 1 if reached.any() else len(reached) + 1 for reached in (better, worse)]
+    if min(when) > len(better):
+        return "undecided", len(better)
+    return ("better", when[0]) if when[0] <= when[1] else ("not better", when[1])
 
 
 def log_capital(differences: np.ndarray, mean: float, *, above: bool) -> np.ndarray:

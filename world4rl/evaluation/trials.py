@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import closing
+from itertools import batched
 from typing import Any
 
 import numpy as np
@@ -103,35 +105,42 @@ def evaluate(params: Params, paths: Paths, task: str) -> None:
 def try_out(
     task: str, simulation: Simulation, seeds: Sequence[int], policies: Mapping[str, GaussianPolicy]
 ) -> dict[str, list[Episode]]:
-    """Episodes of every policy, one a seed in their order, each up to the first success.
-
-    All of them run in one go, so that simulator processes start once and none waits for the other policy's last trial.
-    """
-    controller = in_turn([policy_controller(policy) for policy in policies.values()], len(seeds))
+    """Episodes of every policy, one a seed in their order, each up to the first success."""
     tried: dict[str, list[Episode]] = {name: [] for name in policies}
-    names = [name for name in policies for _ in seeds]
-    with progress.track(f"try policies on {task}", total=len(names), unit="trial") as bar:
-        repeated = list(seeds) * len(policies)
-        for name, episode in zip(
-            names, roll_out(task, simulation, repeated, controller, stop_at_success=True), strict=True
-        ):
-            tried[name].append(episode)
-            rates = {n: sum(e.success for e in tried[n]) / len(tried[n]) for n in policies if tried[n]}
-            bar.advance(1, **rates)
+    with progress.track(f"try policies on {task}", total=len(seeds), unit="seed") as bar:
+        for episodes in try_in_turn(task, simulation, seeds, policies):
+            for name, episode in episodes.items():
+                tried[name].append(episode)
+            bar.advance(1, **{name: sum(e.success for e in own) / len(own) for name, own in tried.items()})
     return tried
 
 
-def in_turn(controllers: Sequence[Controller], count: int) -> Controller:
-    """A controller that leaves the first `count` episodes to the first controller, the next to the second, ..."""
+def try_in_turn(
+    task: str, simulation: Simulation, seeds: Sequence[int], policies: Mapping[str, GaussianPolicy]
+) -> Generator[dict[str, Episode], None, None]:
+    """Has every policy try one seed after the other, each up to the first success, and yields {policy: episode}.
+
+    All of it is one go, so that simulator processes start once. Whoever has seen enough closes the generator.
+    """
+    controller = in_turn([policy_controller(policy) for policy in policies.values()])
+    repeated = [seed for seed in seeds for _ in policies]
+    with closing(roll_out(task, simulation, repeated, controller, stop_at_success=True)) as episodes:
+        for together in batched(episodes, len(policies)):
+            yield dict(zip(policies, together, strict=True))
+
+
+def in_turn(controllers: Sequence[Controller]) -> Controller:
+    """A controller that gives the first episode to the first controller, the next to the second, ..., and again."""
 
     def act(
         frames: np.ndarray, states: np.ndarray, expert: np.ndarray, episodes: np.ndarray, steps: np.ndarray
     ) -> np.ndarray:
         actions = np.zeros_like(expert, np.float32)
+        count = len(controllers)
         for number, controller in enumerate(controllers):
-            own = episodes // count == number
+            own = episodes % count == number
             if own.any():
-                actions[own] = controller(frames[own], states[own], expert[own], episodes[own] % count, steps[own])
+                actions[own] = controller(frames[own], states[own], expert[own], episodes[own] // count, steps[own])
         return actions
 
     return act

@@ -1,16 +1,19 @@
+"""The judgements that block what is built on an artefact."""
+
 import pytest
 
-from assets.checks import GATES, Verdict
 from world4rl.config import Gates
+from world4rl.errors import DataError
+from world4rl.evaluation.gates import GATES, Verdict, judge
 from world4rl.files import write_json
 from world4rl.paths import Paths
 
 TASK = "soccer-v3"
 
 
-def judge(name, paths, **bounds) -> Verdict:
+def judged(name, paths, **bounds) -> Verdict:
     (gate,) = [gate for gate in GATES if gate.name == name]
-    return gate.judge(paths, Gates(**bounds), TASK)
+    return judge(gate, paths, Gates(**bounds), TASK)
 
 
 @pytest.mark.parametrize(("accepted", "refused", "passed"), [(4, 1, True), (2, 2, False), (0, 0, False)])
@@ -20,7 +23,7 @@ def test_data_is_valid_when_most_of_it_is(tmp_path, accepted, refused, passed):
     write_json(paths.store_report(TASK, "expert"), metrics)
     write_json(paths.store_report(TASK, "rollouts"), metrics)
     for name in ("demonstrations_valid", "rollouts_valid"):
-        verdict = judge(name, paths)
+        verdict = judged(name, paths)
         assert verdict.passed == passed
         assert f"{accepted} episodes accepted, {refused} quarantined" in verdict.reason
 
@@ -29,14 +32,14 @@ def test_data_is_valid_when_most_of_it_is(tmp_path, accepted, refused, passed):
 def test_classifier_precision(tmp_path, precision, passed):
     paths = Paths(tmp_path)
     write_json(paths.classifier_metrics, {"precision": precision, "generated": {"precision": 0.5}})
-    assert judge("classifier_precision", paths, classifier_precision=0.9).passed == passed
+    assert judged("classifier_precision", paths, classifier_precision=0.9).passed == passed
 
 
 @pytest.mark.parametrize(("errors", "passed"), [({"5": 0.1, "25": 0.3}, True), ({"5": 0.1, "25": 0.5}, False)])
 def test_the_world_model_must_win_at_every_horizon(tmp_path, errors, passed):
     paths = Paths(tmp_path)
     write_json(paths.fidelity_metrics, {"open_loop_mse": errors, "copy_last_mse": {"5": 0.2, "25": 0.4}})
-    verdict = judge("beats_copying_the_last_frame", paths)
+    verdict = judged("beats_copying_the_last_frame", paths)
     assert verdict.passed == passed
     assert "at 25 steps, the worst" in verdict.reason
 
@@ -45,4 +48,14 @@ def test_the_world_model_must_win_at_every_horizon(tmp_path, errors, passed):
 def test_refined_may_lose_no_more_than_the_margin(tmp_path, gain, margin, passed):
     paths = Paths(tmp_path)
     write_json(paths.evaluation_metrics(TASK), {"gain_points": gain, "p_value": 0.5})
-    assert judge("refined_not_worse_than_bc", paths, refined_margin=margin).passed == passed
+    assert judged("refined_not_worse_than_bc", paths, refined_margin=margin).passed == passed
+
+
+@pytest.mark.parametrize("content", [None, "{}", "{"])
+def test_without_metrics_nothing_is_judged(tmp_path, content):
+    paths = Paths(tmp_path)
+    if content is not None:
+        paths.fidelity_metrics.parent.mkdir(parents=True)
+        paths.fidelity_metrics.write_text(content)
+    with pytest.raises(DataError, match="beats_copying_the_last_frame cannot be judged"):
+        judged("beats_copying_the_last_frame", paths)
