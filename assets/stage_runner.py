@@ -1,4 +1,7 @@
-"""Runs one DVC stage for a Dagster step: in a process group of its own, with its progress and log visible live."""
+"""Runs one DVC stage, or a command that is none, for a Dagster step.
+
+Each in a process group of its own, with its progress and log visible live.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +13,11 @@ import threading
 import time
 import warnings
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Protocol
+from typing import IO, NoReturn, Protocol
 
 from dagster import AssetExecutionContext, Failure, MetadataValue, PreviewWarning, RetryRequested, open_pipes_session
 from dagster import PipesTempFileContextInjector as ContextInjector
@@ -28,6 +31,7 @@ TAIL_LINES = 30
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 RETRIES = 2  # of a stage that a signal killed: it continues from its checkpoint
 RETRY_SECONDS = 5
+SIGNALLED = 128  # the supervisor adds it to the number of the signal that ended what it ran
 
 
 @dataclass(frozen=True)
@@ -45,30 +49,57 @@ class Outcome:
     log: Path | None
 
 
+@dataclass(frozen=True)
+class Command:
+    """A command that is no stage: it records an event, and DVC has nothing to say about it.
+
+    Attributes:
+        name: For people and for the name of its log.
+        task: The task that it serves; None for all.
+        arguments: What runs.
+    """
+
+    name: str
+    task: str | None
+    arguments: Sequence[str]
+
+
+class Work(Protocol):
+    """What a runner runs: a stage, or a command that is none."""
+
+    @property
+    def name(self) -> str:
+        """For people and for the name of its log."""
+
+    @property
+    def task(self) -> str | None:
+        """The task that it serves; None for all."""
+
+
 class Listener(Protocol):
     """Hears what a runner does. Called from the threads that run the stages."""
 
-    def began(self, stage: Stage) -> None:
+    def began(self, stage: Work) -> None:
         """A stage is about to run: it is not up to date."""
 
-    def printed(self, stage: Stage, text: str) -> None:
+    def printed(self, stage: Work, text: str) -> None:
         """A running stage printed a line; `text` ends with its newline."""
 
-    def ended(self, stage: Stage, outcome: Outcome) -> None:
+    def ended(self, stage: Work, outcome: Outcome) -> None:
         """A stage ended well, or was up to date."""
 
 
 class Echo:
     """Repeats what a stage prints on standard error, where Dagster captures it for the run's page."""
 
-    def began(self, stage: Stage) -> None:
+    def began(self, stage: Work) -> None:
         """Nothing: DVC prints the stage's name itself."""
 
-    def printed(self, stage: Stage, text: str) -> None:
+    def printed(self, stage: Work, text: str) -> None:
         """Repeats the line."""
         sys.stderr.write(text)
 
-    def ended(self, stage: Stage, outcome: Outcome) -> None:
+    def ended(self, stage: Work, outcome: Outcome) -> None:
         """Nothing: Dagster records it."""
 
 
@@ -104,25 +135,36 @@ class StageRunner:
             RetryRequested: a signal killed the stage, for lack of memory perhaps.
         """
         began = time.monotonic()
-        log = project.root / ".runs" / "logs" / f"{stage.name}.log"
+        log = _log(project.root, stage)
         ran = False
         while not (ran or self._unchanged(context, project, stage)):
             self.listener.began(stage)
-            status, tail = self._repro(context, project, stage, log)
+            status, tail = self._execute(context, stage, project.root, project.repro_command(stage), log)
             ran = status == 0
             if ran or project.was_busy(tail):  # somebody was faster: ask again
                 continue
-            failure = _failure(stage, log, tail)
-            if project.was_killed(tail):
-                # Not a retry policy: with one, Dagster takes an interrupt for a reason to try again as well, and
-                # Terminate would start the trainer anew.
-                wait = RETRY_SECONDS * 2**context.retry_number
-                raise RetryRequested(max_retries=RETRIES, seconds_to_wait=wait) from failure
-            raise failure
+            _give_up(context, stage, log, tail, killed=project.was_killed(tail))
         if not ran:
             context.log.info(f"{stage.name} is up to date")
         outcome = Outcome(cached=not ran, seconds=time.monotonic() - began, log=log if ran else None)
         self.listener.ended(stage, outcome)
+        return outcome
+
+    def run_command(self, context: AssetExecutionContext, root: Path, command: Command) -> Outcome:
+        """Runs a command that is no stage, in the project's folder; it knows itself whether there is anything to do.
+
+        Raises:
+            Failure: it failed; names its log and shows the end of it.
+            RetryRequested: a signal killed it.
+        """
+        began = time.monotonic()
+        log = _log(root, command)
+        self.listener.began(command)
+        status, tail = self._execute(context, command, root, command.arguments, log)
+        if status:
+            _give_up(context, command, log, tail, killed=status > SIGNALLED)
+        outcome = Outcome(cached=False, seconds=time.monotonic() - began, log=log)
+        self.listener.ended(command, outcome)
         return outcome
 
     def _unchanged(self, context: AssetExecutionContext, project: DvcProject, stage: Stage) -> bool:
@@ -137,17 +179,19 @@ class StageRunner:
                     told = True
                 time.sleep(self.busy_seconds)
 
-    def _repro(self, context: AssetExecutionContext, project: DvcProject, stage: Stage, log: Path) -> tuple[int, str]:
-        """Runs DVC to its end; returns its exit status and the last lines of its output."""
+    def _execute(
+        self, context: AssetExecutionContext, work: Work, root: Path, command: Sequence[str], log: Path
+    ) -> tuple[int, str]:
+        """Runs a command to its end; returns its exit status and the last lines of its output."""
         log.parent.mkdir(parents=True, exist_ok=True)
         tail: deque[str] = deque(maxlen=TAIL_LINES)
         with (
             warnings.catch_warnings(action="ignore", category=PreviewWarning),  # Dagster's own, about itself
             open_pipes_session(context, ContextInjector(), MessageReader()) as pipes,
-            self._process(project, stage, context.run_id, dict(pipes.get_bootstrap_env_vars())) as process,
+            self._process(work, root, command, context.run_id, dict(pipes.get_bootstrap_env_vars())) as process,
         ):
             assert process.stdout is not None
-            copier = threading.Thread(target=self._copy, args=(stage, process.stdout, log, tail), daemon=True)
+            copier = threading.Thread(target=self._copy, args=(work, process.stdout, log, tail), daemon=True)
             copier.start()
             process.wait()  # an interrupt, from Dagster's Terminate or from Ctrl-C, is raised here
             copier.join(timeout=5)
@@ -155,7 +199,7 @@ class StageRunner:
 
     @contextmanager
     def _process(
-        self, project: DvcProject, stage: Stage, run: str, variables: dict[str, str]
+        self, work: Work, root: Path, command: Sequence[str], run: str, variables: dict[str, str]
     ) -> Iterator[subprocess.Popen[str]]:
         """A process group that is gone when the block ends, however it ends."""
         binaries = str(Path(sys.executable).parent)
@@ -165,13 +209,13 @@ class StageRunner:
             ORCHESTRATOR: run,
             "PATH": os.pathsep.join([binaries, os.environ.get("PATH", os.defpath)]),
         }
-        if stage.task is not None and self.task_threads is not None:
+        if work.task is not None and self.task_threads is not None:
             environment |= dict.fromkeys(THREAD_VARIABLES, str(self.task_threads))
         reading, writing = os.pipe()
         try:
             process = subprocess.Popen(
-                [sys.executable, "-I", "-S", str(SUPERVISOR), str(reading), *project.repro_command(stage)],
-                cwd=project.root,
+                [sys.executable, "-I", "-S", str(SUPERVISOR), str(reading), *command],
+                cwd=root,
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
@@ -192,13 +236,13 @@ class StageRunner:
             _end_group(process, self.grace_seconds)
             os.close(writing)
 
-    def _copy(self, stage: Stage, output: IO[str], log: Path, tail: deque[str]) -> None:
+    def _copy(self, work: Work, output: IO[str], log: Path, tail: deque[str]) -> None:
         with log.open("w", encoding="utf-8") as file:
             for text in output:
                 file.write(text)
                 file.flush()
                 tail.append(text)
-                self.listener.printed(stage, text)
+                self.listener.printed(work, text)
 
 
 def _end_group(supervisor: subprocess.Popen[str], grace_seconds: float) -> None:
@@ -213,8 +257,23 @@ def _end_group(supervisor: subprocess.Popen[str], grace_seconds: float) -> None:
         supervisor.wait()
 
 
-def _failure(stage: Stage, log: Path, tail: str) -> Failure:
+def _log(root: Path, work: Work) -> Path:
+    return root / ".runs" / "logs" / f"{work.name}.log"
+
+
+def _give_up(context: AssetExecutionContext, work: Work, log: Path, tail: str, *, killed: bool) -> NoReturn:
+    """Fails the step, or has it tried again where a signal killed what ran."""
+    failure = _failure(work, log, tail)
+    if killed:
+        # Not a retry policy: with one, Dagster takes an interrupt for a reason to try again as well, and Terminate
+        # would start the trainer anew.
+        wait = RETRY_SECONDS * 2**context.retry_number
+        raise RetryRequested(max_retries=RETRIES, seconds_to_wait=wait) from failure
+    raise failure
+
+
+def _failure(work: Work, log: Path, tail: str) -> Failure:
     return Failure(
-        description=f"stage {stage.name} failed; its log: {log}\n{tail.strip()}",
-        metadata={"stage": stage.name, "log": MetadataValue.path(str(log)), "end of log": MetadataValue.text(tail)},
+        description=f"stage {work.name} failed; its log: {log}\n{tail.strip()}",
+        metadata={"stage": work.name, "log": MetadataValue.path(str(log)), "end of log": MetadataValue.text(tail)},
     )

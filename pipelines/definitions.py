@@ -13,6 +13,7 @@ from assets import demos, evaluation, policies, rollouts, world_model
 from assets.checks import build_check
 from assets.dvc_project import DvcProject
 from assets.factory import build_layer
+from assets.promotion import build_champion
 from assets.translator import StageTranslator
 from pipelines.jobs import JOBS
 from pipelines.landing import build_landing_sensor, build_take_job
@@ -48,7 +49,10 @@ def build_defs(
         # other's.
         warnings.simplefilter("ignore", PreviewWarning)
         return Definitions(
-            assets=[asset for layer in LAYERS for asset in build_layer(project, layer, translator)],
+            assets=[
+                *(asset for layer in LAYERS for asset in build_layer(project, layer, translator)),
+                build_champion(project, translator),
+            ],
             asset_checks=[build_check(project, gate, translator) for gate in GATES],
             jobs=[*JOBS, take_job, push_job],
             sensors=[build_landing_sensor(root, take_job), build_lineage_sensor(root, push_job)],

@@ -1,4 +1,4 @@
-"""The four passages of the lineage.
+"""The four passages of the lineage, and what follows from it: who is champion.
 
 One run serves one task, or all of them together: so the lineage is walked in four jobs, of which the first and the
 third run once a task. Within a run the stages follow each other in one process. The only branch (random rollouts) is
@@ -33,4 +33,10 @@ REPORT = define_asset_job(
     executor_def=in_process_executor,
     description="The report over all tasks.",
 )
-JOBS = (COLLECT, IMAGINE, REFINE, REPORT)
+PROMOTE = define_asset_job(
+    "promote",
+    selection="key:champion",
+    executor_def=in_process_executor,
+    description="The refined policy of one task against its champion.",
+)
+JOBS = (COLLECT, IMAGINE, REFINE, REPORT, PROMOTE)

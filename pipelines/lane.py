@@ -25,8 +25,7 @@ from world4rl.errors import World4RLError
 if TYPE_CHECKING:
     from dagster import DagsterInstance, Definitions, ExecuteInProcessResult
 
-    from assets.dvc_project import Stage
-    from assets.stage_runner import Outcome
+    from assets.stage_runner import Outcome, Work
 
 # Dagster's own console log would drown the progress; it is all in the instance.
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
@@ -88,14 +87,14 @@ class _Relay:
         with self._lock:
             self._connection.send(message)
 
-    def began(self, stage: Stage) -> None:
+    def began(self, stage: Work) -> None:
         self.send(News("began", stage.name))
 
-    def printed(self, stage: Stage, text: str) -> None:
+    def printed(self, stage: Work, text: str) -> None:
         sys.stderr.write(text)
         self.send(News("printed", stage.name, text=text))
 
-    def ended(self, stage: Stage, outcome: Outcome) -> None:
+    def ended(self, stage: Work, outcome: Outcome) -> None:
         self.send(News("unchanged" if outcome.cached else "ended", stage.name, seconds=outcome.seconds))
 
 

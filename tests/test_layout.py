@@ -109,7 +109,7 @@ def test_the_top_level_is_the_designs():
         *("dvc.yaml", "params.yaml", "workspace.yaml", "pyproject.toml", "requirements.in", "requirements.lock"),
         *("Makefile", "README.md", "LICENSE", ".ci"),
     }
-    allowed = {".dvc", ".dvcignore", ".gitignore", ".gitattributes", "dvc.lock", "scripts"}
+    allowed = {".dvc", ".dvcignore", ".gitignore", ".gitattributes", "dvc.lock", "scripts", "keys"}
     assert needed <= top
     assert top <= needed | allowed
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 import random
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,33 @@ def run_stage(command: str, root: Path, params_file: Path, task: str | None = No
         World4RLError: something that the reader can mend.
     """
     stage = STAGES[command]
+    with prepared(command, root, params_file, task, renders=stage.renders) as params:
+        visible = visible_params(params, stage, task)
+        note = notes.begin(command_line(stage, task), visible_values(visible), root)
+        module, _, name = stage.function.partition(":")
+        function = getattr(importlib.import_module(module), name)
+        _seed(params.seed if "seed" in stage.sections else 0)
+        arguments: list[Any] = [visible, Paths(root)]
+        function(*arguments, *([task] if stage.per_task else []))
+        notes.end(note, root / stage.metrics.format(task=task), Paths(root))
+
+
+@contextmanager
+def prepared(
+    command: str, root: Path, params_file: Path, task: str | None = None, *, renders: bool = False
+) -> Iterator[Params]:
+    """Parameters and machine checked, listeners found: what everything that computes begins with.
+
+    Args:
+        command: The command, to name it to the listeners.
+        root: The repository's root folder.
+        params_file: The parameter file, below `root` unless absolute.
+        task: The task, where it is about one.
+        renders: Whether it draws the simulator's frames.
+
+    Raises:
+        World4RLError: something that the reader can mend.
+    """
     file = root / params_file
     params = load_params(file)
     if task is not None and task not in params.tasks:
@@ -42,17 +71,10 @@ def run_stage(command: str, root: Path, params_file: Path, task: str | None = No
     machine.check_disk(root, FREE_GIGABYTES)
     machine.use_threads(params.threads)
     with progress.session(command if task is None else f"{command} {task}"):
-        if stage.renders:
+        if renders:
             machine.use_rendering_backend()
         signatures.use(params.signatures)
-        visible = visible_params(params, stage, task)
-        note = notes.begin(command_line(stage, task), visible_values(visible), root)
-        module, _, name = stage.function.partition(":")
-        function = getattr(importlib.import_module(module), name)
-        _seed(params.seed if "seed" in stage.sections else 0)
-        arguments: list[Any] = [visible, Paths(root)]
-        function(*arguments, *([task] if stage.per_task else []))
-        notes.end(note, root / stage.metrics.format(task=task), Paths(root))
+        yield params
 
 
 def command_line(stage: Stage, task: str | None) -> str:

@@ -307,11 +307,6 @@ def _nothing_left(dataset: Dataset, quarantined: Sequence[Mapping[str, Any]]) ->
 def _description(
     dataset: Dataset, plan: Plan, options: IngestOptions, name: str, quarantined: list[dict[str, Any]]
 ) -> dict[str, Any]:
-    labels = UNLABELLED
-    if plan.success is not None:
-        labels = plan.success.name
-    elif any("success" in row for row in dataset.side.get("episodes", [])):
-        labels = SIDE_FILE
     resize = {}
     for camera, feature in plan.cameras.items():
         before, after = list(feature.image_size), list(plan.size)
@@ -329,11 +324,18 @@ def _description(
         "fps": dataset.fps,
         "features": plan.mapped,
         "ignored": dict(plan.ignored),
-        "labels": labels,
+        "labels": labels_of(dataset, plan),
         "source_dataset": name,
         "side": {key: value for key, value in dataset.side.items() if key != "episodes"},
         "quarantined": quarantined,
     }
+
+
+def labels_of(dataset: Dataset, plan: Plan) -> str:
+    """Which feature or file says where an episode succeeds; `UNLABELLED` where none does."""
+    if plan.success is not None:
+        return plan.success.name
+    return SIDE_FILE if any("success" in row for row in dataset.side.get("episodes", [])) else UNLABELLED
 
 
 def _names(feature: Feature | None) -> list[str] | None:

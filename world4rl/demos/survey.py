@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from world4rl.demos.checks import Finding, quarantine_list
-from world4rl.demos.ingest import IngestOptions, distinct, plan_ingest, sound_episodes
+from world4rl.demos.ingest import IngestOptions, distinct, labels_of, plan_ingest, sound_episodes
 from world4rl.demos.reading import open_dataset
+from world4rl.demos.store import UNLABELLED
 
 
 @dataclass(frozen=True)
@@ -20,14 +21,14 @@ class Surveyed:
         episode: Its index in the dataset.
         task: The task string of its first row.
         length: Its rows.
-        success: Whether it is a success, as far as the dataset says.
+        success: Whether it is a success; None where the dataset does not say.
         digest: SHA-256 of what training can see of it, at the size that the options give.
     """
 
     episode: int
     task: str
     length: int
-    success: bool
+    success: bool | None
     digest: str
 
 
@@ -60,8 +61,15 @@ def survey(dataset: Path, options: IngestOptions, known: Mapping[str, str]) -> S
     source = open_dataset(dataset)
     plan = plan_ingest(source, options)
     findings: list[Finding] = []
+    labelled = labels_of(source, plan) != UNLABELLED
     episodes = [
-        Surveyed(found.episode, found.task, len(found.actions), bool(found.succeeded), found.digest)
+        Surveyed(
+            found.episode,
+            found.task,
+            len(found.actions),
+            bool(found.succeeded) if labelled else None,
+            found.digest,
+        )
         for found in distinct(sound_episodes(source, plan, options, findings), known, options, findings)
     ]
     side = {key: value for key, value in source.side.items() if key != "episodes"}

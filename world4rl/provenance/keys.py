@@ -44,7 +44,7 @@ def ensure_key(paths: Paths) -> Path:
     private = private_key_path()
     try:
         with locked(private.with_suffix(".lock")):
-            public = paths.trusted_keys / f"{_signer()}.pem"
+            public = paths.trusted_keys / f"{signer()}.pem"
             if not private.exists():
                 make_keys(private, _unused(public))
                 progress.log(f"made a key to sign with: {private}; commit {public.parent}, that others may trust it")
@@ -59,7 +59,36 @@ def ensure_key(paths: Paths) -> Path:
     return private
 
 
-def _signer() -> str:
+def introduce(paths: Paths, name: str) -> tuple[Path, Path]:
+    """Puts this machine's key, made where there is none, among those that this repository trusts, under a name.
+
+    Args:
+        paths: The repository.
+        name: Of the signer, as in `keys/NAME.pem`.
+
+    Returns:
+        The private key, and the public one: under the name that it has already, where it is trusted.
+
+    Raises:
+        ConfigError: the name cannot be used, or is taken by another key.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.@-]*", name):
+        raise ConfigError(f"{name!r} is no name for a key", where="--name", remedy="use letters, digits and . _ @ -")
+    private, public = private_key_path(), paths.trusted_keys / f"{name}.pem"
+    if not private.exists():
+        make_keys(private, public)
+        return private, public
+    text = public_text(private)
+    for path in sorted(paths.trusted_keys.glob("*.pem")):
+        if path.read_text(encoding="utf-8", errors="replace") == text:
+            return private, path
+    if public.exists():
+        raise ConfigError("another key has this name", where=public, remedy="choose another --name")
+    write_text(public, text)
+    return private, public
+
+
+def signer() -> str:
     """Who signs here, as a file name: user and host."""
     try:
         user = getpass.getuser()

@@ -35,7 +35,7 @@ class LandedEpisode(_Frozen):
         episode: Its index in the dataset.
         task: One of the parameters' tasks.
         length: Its rows.
-        success: Whether it is a success, as far as the dataset says.
+        success: Whether it is a success; None where the dataset does not say.
         digest: SHA-256 of what training can see of it.
         waived: Checks that it did not pass and that a person overruled.
     """
@@ -43,7 +43,7 @@ class LandedEpisode(_Frozen):
     episode: int
     task: str
     length: int
-    success: bool
+    success: bool | None
     digest: Digest
     waived: tuple[str, ...] = ()
 
