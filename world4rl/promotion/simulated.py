@@ -92,9 +92,8 @@ def judge_in_simulator(
     tried = Tried.read(digest_json([dict(digests), seeds[0], settings]), state)
     found = _look(tried, rule)
     if found.verdict == "undecided" and len(tried.opponent) < len(seeds):
-        found = _go_on(
-            tried, seeds, rule, _attempts(params, task, simulation, folders, seeds[len(tried.opponent) :]), state
-        )
+        attempts = _attempts(params, task, folders, seeds[len(tried.opponent) :])
+        found = _go_on(tried, len(seeds), rule, attempts, state)
     return Judged(found.verdict == "better", _why(found, rule), _evidence(found, tried, rule))
 
 
