@@ -166,6 +166,7 @@ def test_every_artefact_has_a_place_of_its_own_below_the_root(tmp_path):
         *(paths.world_model, paths.world_model_metrics, paths.world_model_curve),
         *(paths.classifier, paths.classifier_metrics, paths.classifier_curve),
         *(paths.fidelity, paths.fidelity_metrics, paths.report, paths.summary, paths.params),
+        *(paths.champions(task), paths.challenge_report(task), paths.decisions, paths.trusted_keys),
         *(paths.run_state("refine", task), paths.run_state("train-world-model")),
     ]
     assert len(set(places)) == len(places)

@@ -35,7 +35,9 @@ def run_stage(command: str, root: Path, params_file: Path, task: str | None = No
         World4RLError: something that the reader can mend.
     """
     stage = STAGES[command]
-    with prepared(command, root, params_file, task, renders=stage.renders) as params:
+    with prepared(command, root, params_file, task) as params:
+        if stage.renders:
+            machine.use_rendering_backend()
         visible = visible_params(params, stage, task)
         note = notes.begin(command_line(stage, task), visible_values(visible), root)
         module, _, name = stage.function.partition(":")
@@ -47,9 +49,7 @@ def run_stage(command: str, root: Path, params_file: Path, task: str | None = No
 
 
 @contextmanager
-def prepared(
-    command: str, root: Path, params_file: Path, task: str | None = None, *, renders: bool = False
-) -> Iterator[Params]:
+def prepared(command: str, root: Path, params_file: Path, task: str | None = None) -> Iterator[Params]:
     """Parameters and machine checked, listeners found: what everything that computes begins with.
 
     Args:
@@ -57,7 +57,6 @@ def prepared(
         root: The repository's root folder.
         params_file: The parameter file, below `root` unless absolute.
         task: The task, where it is about one.
-        renders: Whether it draws the simulator's frames.
 
     Raises:
         World4RLError: something that the reader can mend.
@@ -71,8 +70,6 @@ def prepared(
     machine.check_disk(root, FREE_GIGABYTES)
     machine.use_threads(params.threads)
     with progress.session(command if task is None else f"{command} {task}"):
-        if renders:
-            machine.use_rendering_backend()
         signatures.use(params.signatures)
         yield params
 

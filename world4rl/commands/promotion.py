@@ -32,14 +32,12 @@ def add(app: typer.Typer) -> None:
 def challenge(task: Task, params: ParamsOption = PARAMS, root: RootOption = ROOT) -> None:
     """Try the refined policy of a task against its champion, and promote it where it is better."""
     from world4rl.paths import Paths
+    from world4rl.promotion import challenge as promotion
     from world4rl.provenance.keys import ensure_key
     from world4rl.runner import prepared
 
-    with prepared("challenge", root, params, task, renders=True) as loaded:
-        private = ensure_key(Paths(root))
-        from world4rl.promotion.challenge import challenge as hold  # after the rendering backend is chosen
-
-        hold(loaded, Paths(root), task, private)
+    with prepared("challenge", root, params, task) as loaded:
+        promotion.challenge(loaded, Paths(root), task, ensure_key(Paths(root)))
 
 
 def champions(

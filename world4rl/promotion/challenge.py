@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from world4rl import progress
+from world4rl import machine, progress
 from world4rl.config import Params
 from world4rl.errors import ConfigError, DataError
 from world4rl.evaluation.gates import GATES, judge
@@ -29,8 +29,6 @@ from world4rl.promotion.history import (
     stamp,
     utc_now,
 )
-from world4rl.promotion.landed import judge_on_robot
-from world4rl.promotion.simulated import judge_in_simulator
 from world4rl.promotion.verdicts import Judged, Outcome, Verdict
 from world4rl.provenance.decisions import Decision, Decisions, Promotion, Rejection
 from world4rl.provenance.digests import digest_folder, digest_json
@@ -159,9 +157,15 @@ class _Challenge:
         }
 
     def _judge(self, opponent: str, folder: Path) -> Judged | str:
+        """The trials. What they need takes seconds to import, and mostly nothing is left to try."""
         digests = {"opponent": opponent, "challenger": self._challenger}
         if self._task in self._params.promotion.robot_tasks:
+            from world4rl.promotion.landed import judge_on_robot
+
             return judge_on_robot(self._params.promotion, self._paths, self._task, digests)
+        machine.use_rendering_backend()  # before anything imports MuJoCo
+        from world4rl.promotion.simulated import judge_in_simulator
+
         folders = {"opponent": folder, "challenger": self._paths.refined(self._task)}
         return judge_in_simulator(self._params, self._task, digests, folders, self._paths.run_state(STAGE, self._task))
 
