@@ -12,11 +12,11 @@ import json
 import re
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from world4rl.errors import ConfigError, DataError, MachineError, World4RLError
 
@@ -103,6 +103,41 @@ class Step:
 
 
 @dataclass(frozen=True)
+class Change:
+    """Why DVC would run a stage, as far as the files that are there now tell.
+
+    Attributes:
+        never: It has never run here.
+        command: Its command is another one.
+        code: Modules that changed.
+        sources: Of its `sources`, those that changed or are missing.
+        data: Of its `data`, those that changed or are missing.
+        parameters: What it ran with last and what stands there now, by name; None for a value that is not there.
+        missing: Outputs and metrics that are not there.
+        outputs: Outputs and metrics that are not what the stage made.
+        restored: Whether the command runs at all: DVC's cache may have what the stage made last, or what it once made
+            from exactly the files that are there now.
+        busy: Somebody is running it, or one whose files it shares; then nothing else is known.
+    """
+
+    never: bool = False
+    command: bool = False
+    code: tuple[str, ...] = ()
+    sources: tuple[str, ...] = ()
+    data: tuple[str, ...] = ()
+    parameters: Mapping[str, tuple[Any, Any]] = field(default_factory=dict)
+    missing: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
+    restored: Literal["as it was", "as it once was"] | None = None
+    busy: bool = False
+
+    @property
+    def absent(self) -> bool:
+        """Whether something that the stage makes is not there."""
+        return self.never or bool(self.missing)
+
+
+@dataclass(frozen=True)
 class Recorded:
     """What `dvc.lock` says about a stage that has run.
 
@@ -186,6 +221,63 @@ class DvcProject:
             except LockError as error:
                 raise StageBusyError(str(error), where=stage.name, remedy="wait until it is done") from error
 
+    def changes(self) -> dict[str, Change]:
+        """Why stages are not up to date, by name; a stage that is not in it is one that `dvc repro` would skip.
+
+        Each stage by itself: one whose inputs are about to be made anew is not in it yet. Nor is one that only lacks
+        inputs which DVC's cache brings back as they were. One pass takes some 40 ms a stage, and longer where large
+        files changed behind DVC's back.
+        """
+        found: dict[str, Change] = {}
+        with _in_process, self._repo() as repo, repo.lock:
+            loaded = {stage.name: stage for stage in repo.index.stages}
+            returning: dict[str, str] = {}  # hashes of outputs that come back as they were, by path
+            for stage in self.stages.values():
+                dvc_stage = loaded.get(stage.name)
+                recorded = _recorded_hashes(dvc_stage.outs) if dvc_stage is not None else {}
+                change = _change(stage, dvc_stage, returning) if dvc_stage is not None else None
+                if change is not None:
+                    found[stage.name] = change
+                    if change.restored == "as it was":
+                        returning |= recorded
+        return found
+
+    def source_changed(self, stage: Stage) -> bool:
+        """Whether data of the stage that no stage makes is other than when it ran; takes no look at anything else."""
+        recorded = self._lock_entry(stage.name) or {}
+        hashes = {dep["path"]: _hash(dep) for dep in recorded.get("deps", ())}
+        return any(
+            not (self.root / path).is_file() or hashes.get(path) != _file_hash(self.root / path)
+            for path in stage.sources
+        )
+
+    def committed(self, stage: Stage, output: str, name: str) -> bytes | None:
+        """A file in an output folder as the stage made it last, from DVC's cache, whatever lies there now.
+
+        Args:
+            stage: The stage.
+            output: One of its outputs, a folder.
+            name: Of the file in it.
+
+        Returns:
+            Its bytes; None where the stage never ran, made no such file, or the cache does not have it.
+        """
+        from dvc_data.hashfile.hash_info import HashInfo
+        from dvc_data.hashfile.tree import Tree
+        from dvc_objects.errors import ObjectFormatError
+
+        entry = self._lock_entry(stage.name) or {}
+        made = {out["path"]: _hash(out) for out in entry.get("outs", ())}
+        if output not in made:
+            return None
+        with _in_process, self._repo() as repo:
+            cache = repo.cache.local
+            try:
+                files = {"/".join(key): found for key, _, found in Tree.load(cache, HashInfo("md5", made[output]))}
+                return Path(cache.oid_to_path(files[name].value)).read_bytes()
+            except (FileNotFoundError, KeyError, ObjectFormatError):
+                return None
+
     def repro_command(self, stage: Stage) -> list[str]:
         """The command that brings exactly this stage up to date.
 
@@ -217,8 +309,19 @@ class DvcProject:
             DataError: `dvc.lock` cannot be read.
         """
         entry = self._lock_entry(stage.name)
-        if entry is None:
-            return None
+        return None if entry is None else self._recorded(stage, entry)
+
+    def all_recorded(self) -> dict[str, Recorded]:
+        """What `dvc.lock` says about every stage that has run, by name.
+
+        Raises:
+            DataError: `dvc.lock` cannot be read.
+        """
+        entries = self._lock_entries()
+        return {name: self._recorded(stage, entries[name]) for name, stage in self.stages.items() if name in entries}
+
+    @staticmethod
+    def _recorded(stage: Stage, entry: Any) -> Recorded:
         made = {out["path"]: out for out in entry.get("outs", ())}
         hashes = {path: _hash(out) for path, out in made.items()}
         outputs = {path: hashes[path] for path in stage.outputs if path in hashes}
@@ -277,15 +380,19 @@ class DvcProject:
         return Repo(str(self.root), _wait_for_lock=True)
 
     def _lock_entry(self, name: str) -> Any:
+        return self._lock_entries().get(name)
+
+    def _lock_entries(self) -> Mapping[str, Any]:
         from dvc.exceptions import DvcException
         from dvc.utils.serialize import load_yaml
 
         path = self.root / "dvc.lock"
         if not path.is_file():
-            return None
+            return {}
         try:
             with _in_process, self._repo() as repo, repo.lock:  # DVC does not write the file atomically
-                return load_yaml(str(path))["stages"].get(name)
+                entries = load_yaml(str(path))["stages"]
+                return {name: entries[name] for name in entries}
         except (DvcException, KeyError, TypeError, AttributeError) as error:
             raise DataError(
                 f"not a DVC lock file: {error}",
@@ -431,6 +538,100 @@ def _steps(repo: Repo) -> dict[str, Step]:
     return _sorted({name: Step(name, tuple(members)) for name, members in stages.items()})
 
 
+def _change(stage: Stage, found: Any, returning: Mapping[str, str]) -> Change | None:
+    """Why DVC's own stage is not up to date, in our terms; None when it is.
+
+    Args:
+        stage: The stage.
+        found: DVC's own.
+        returning: Hashes of inputs that come back before it runs, by path.
+    """
+    from dvc.lock import LockError
+
+    try:
+        if not found.changed():
+            return None
+        files = [item for item in (*found.deps, *found.outs) if not hasattr(item, "params")]
+        recorded = _recorded_hashes(files)
+        state = {_path(item): status for item in files if (status := next(iter(item.status().values()), None))}
+        for path in stage.data:
+            if path in state and path in returning and returning[path] == recorded.get(path):
+                del state[path]
+        parameters = {name: pair for dep in found.deps if hasattr(dep, "params") for name, pair in _moved(dep)}
+        never = not any(out.hash_info for out in found.outs)
+        if not (state or parameters or never or found.cmd_changed):
+            return None
+        made = stage.outputs + stage.metrics
+        return Change(
+            never=never,
+            command=not never and found.cmd_changed,
+            code=tuple(path for path in stage.code if path in state),
+            sources=tuple(path for path in stage.sources if path in state),
+            data=tuple(path for path in stage.data if path in state),
+            parameters=parameters,
+            missing=tuple(path for path in made if not Path(found.repo.root_dir, path).exists()),
+            outputs=tuple(path for path in made if state.get(path) in ("modified", "not in cache")),
+            restored=_restored(found),
+        )
+    except LockError:
+        return Change(busy=True)
+
+
+def _recorded_hashes(items: Sequence[Any]) -> dict[str, str]:
+    return {_path(item): item.hash_info.value for item in items if item.hash_info}
+
+
+def _moved(dependency: Any) -> Iterator[tuple[str, tuple[Any, Any]]]:
+    """Parameters whose value is not that of the last run, down to the single value."""
+    before = dependency.hash_info.value or {}
+    now = dependency.read_params(flatten=False)
+    for name in dependency.params:
+        if before:
+            yield from _differences(name, before.get(name), now.get(name))
+
+
+def _differences(name: str, before: Any, now: Any) -> Iterator[tuple[str, tuple[Any, Any]]]:
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        for key in sorted({*before, *now}):
+            yield from _differences(f"{name}.{key}", before.get(key), now.get(key))
+    elif before != now:
+        yield name, (before, now)
+
+
+def _restored(found: Any) -> Literal["as it was", "as it once was"] | None:
+    """Whether DVC would bring the outputs back from its cache, as `dvc repro` decides it. Hashes the dependencies."""
+    from dvc.exceptions import DvcException
+    from dvc.stage.cache import _can_hash
+
+    if any(out.persist for out in found.outs) or not all(dep.exists for dep in found.deps):
+        return None  # DVC's run cache leaves out stages whose outputs stay while they run
+    made = [out.hash_info for out in found.outs]
+    if all(made) and not found.changed_stage() and found.deps_cached():
+        return "as it was" if _in_cache(found.repo, [info.value for info in made]) else None
+    try:
+        found.save_deps()  # in memory alone
+        entry = found.repo.stage_cache._load(found) if _can_hash(found) else None
+    except DvcException:
+        return None
+    hashes = [_hash(out) for out in entry["outs"]] if entry else []
+    return "as it once was" if hashes and _in_cache(found.repo, hashes) else None
+
+
+def _in_cache(repo: Any, hashes: Sequence[str]) -> bool:
+    """Whether the cache has files and folders, whole."""
+    from dvc_data.hashfile import check, load
+    from dvc_data.hashfile.hash_info import HashInfo
+    from dvc_objects.errors import ObjectFormatError
+
+    cache = repo.cache.local
+    try:
+        for value in hashes:
+            check(cache, load(cache, HashInfo("md5", value)))
+    except (FileNotFoundError, ObjectFormatError):
+        return False
+    return True
+
+
 def _sorted(steps: Mapping[str, Step]) -> dict[str, Step]:
     ordered: dict[str, Step] = {}
     waiting = dict(steps)
@@ -441,7 +642,11 @@ def _sorted(steps: Mapping[str, Step]) -> dict[str, Step]:
 
 
 def _paths(items: Sequence[Any]) -> tuple[str, ...]:
-    return tuple(Path(item.def_path).as_posix() for item in items)
+    return tuple(_path(item) for item in items)
+
+
+def _path(item: Any) -> str:
+    return Path(item.def_path).as_posix()
 
 
 def _overlap(one: str, other: str) -> bool:

@@ -94,6 +94,20 @@ class Landing(Section):
     required: tuple[Literal["operator", "robot_id", "session", "licence", "consent"], ...] = ()  # what must be stated
 
 
+class Retraining(Section):
+    """When landed episodes start a retraining (docs/retraining.md); no stage depends on it.
+
+    The defaults: 20 episodes are what one operator records in a sitting, and fewer hardly move a policy; nobody's
+    recordings wait for longer than a day; at two in the morning nobody needs the machine.
+    """
+
+    enabled: bool = True  # False: nothing starts by itself; the job `retrain` still works
+    episodes: Positive = 20  # accepted episodes of a task that nothing was trained on yet
+    hours: Annotated[float, Field(gt=0)] = 24.0  # that the oldest of them waits at most
+    nightly: Annotated[str, Field(pattern=r"^\S+( \S+){4}$")] | None = "0 2 * * *"  # cron: what is stale; None: never
+    timezone: Annotated[str, Field(min_length=1)] = "UTC"  # of `nightly`, e.g. Europe/Berlin
+
+
 class Reading(Section):
     """How landed datasets are read; those of the simulator need no telling."""
 
@@ -277,6 +291,7 @@ class Params(Section):
     rollouts: Rollouts = Rollouts()
     store: Store = Store()
     landing: Landing = Landing()
+    retraining: Retraining = Retraining()
     reading: Reading = Reading()
     world_model: WorldModel = WorldModel()
     classifier: Classifier = Classifier()

@@ -40,12 +40,24 @@ class Gate:
         step: The step whose asset it guards.
         description: What must hold, in a sentence.
         judge: Called with the files, the bounds and the task or None.
+        holds: Steps that it holds up beside those that are made from its own.
+        spares: Steps made from its own that it does not hold up.
     """
 
     name: str
     step: str
     description: str
     judge: Callable[[Paths, Gates, str | None], Verdict]
+    holds: tuple[str, ...] = ()
+    spares: tuple[str, ...] = ()
+
+    def failure(self, paths: Paths, bounds: Gates, task: str | None) -> str | None:
+        """Why it is not passed by what lies there now; None where it is, or where there is nothing yet to judge."""
+        try:
+            verdict = self.judge(paths, bounds, task)
+        except FileNotFoundError:
+            return None
+        return None if verdict.passed else verdict.reason
 
 
 def judge(gate: Gate, paths: Paths, bounds: Gates, task: str | None) -> Verdict:
@@ -134,11 +146,13 @@ GATES = (
         "fidelity",
         "The world model predicts better than repeating the last frame, at every horizon.",
         _beats_copying,
+        holds=("refined",),  # nothing practises in a world model that is no better than a still picture
     ),
     Gate(
         "refined_not_worse_than_bc",
         "evaluation",
         "Refinement did not make the policy worse in the simulator.",
         _not_worse,
+        spares=("report",),  # it tells people of it
     ),
 )

@@ -293,6 +293,12 @@ class Ledger:
         rows = self._select("SELECT * FROM events WHERE ? IS NULL OR name = ? ORDER BY number", (name, name))
         return [Event(**{**dict(row), "detail": json.loads(row["detail"])}) for row in rows]
 
+    def accepted_at(self, digests: Iterable[str]) -> dict[str, tuple[float, float]]:
+        """When datasets were accepted for the first and for the last time, in seconds since 1970, by digest."""
+        rows = self._select("SELECT digest, MIN(time), MAX(time) FROM events WHERE state = 'accepted' GROUP BY digest")
+        wanted = set(digests)
+        return {row[0]: (row[1], row[2]) for row in rows if row[0] in wanted}
+
     def quarantined(self) -> list[Quarantined]:
         """Everything that is or was kept out, in order."""
         return [Quarantined(**dict(row)) for row in self._select("SELECT * FROM quarantine ORDER BY number")]

@@ -134,6 +134,15 @@ def read_acceptances(paths: Paths) -> list[Acceptance]:
     return [_read(Acceptance, path) for path in sorted(paths.accepted.glob("*.json"))]
 
 
+def read_acceptance(dataset: str, paths: Paths) -> Acceptance:
+    """The record of one accepted dataset, by its id.
+
+    Raises:
+        DataError: there is none, or it was damaged or edited.
+    """
+    return _read(Acceptance, paths.accepted / f"{dataset}.json")
+
+
 def write_acceptance(acceptance: Acceptance, paths: Paths) -> None:
     """Writes the record of an accepted dataset."""
     write_json(paths.accepted / f"{acceptance.id}.json", acceptance.model_dump(mode="json"))
@@ -165,6 +174,15 @@ def read_role_manifest(folder: Path) -> RoleManifest:
     return _read(RoleManifest, folder / ROLE_MANIFEST)
 
 
+def parse_role_manifest(content: bytes, where: str) -> RoleManifest:
+    """The part of a manifest that lies beside the datasets of a role, from its bytes.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    return _parse(RoleManifest, content, where)
+
+
 def write_manifests(tasks: Iterable[str], paths: Paths) -> list[str]:
     """Makes the manifests of the tasks anew from the acceptance records; files that are right already stay untouched.
 
@@ -190,11 +208,17 @@ def _holds(path: Path, manifest: Manifest) -> bool:
 
 def _read[M: BaseModel](model: type[M], path: Path) -> M:
     try:
-        return model.model_validate_json(path.read_bytes())
+        content = path.read_bytes()
     except FileNotFoundError:
         raise DataError("the file is missing", where=path, remedy=REMAKE) from None
+    return _parse(model, content, path)
+
+
+def _parse[M: BaseModel](model: type[M], content: bytes, where: str | Path) -> M:
+    try:
+        return model.model_validate_json(content)
     except ValidationError as error:
         first = error.errors()[0]
         raise DataError(
-            f"damaged or edited by hand: {'.'.join(map(str, first['loc']))}: {first['msg']}", where=path, remedy=REMAKE
+            f"damaged or edited by hand: {'.'.join(map(str, first['loc']))}: {first['msg']}", where=where, remedy=REMAKE
         ) from None
