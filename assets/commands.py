@@ -5,6 +5,8 @@ What is heavy is imported inside the commands, so that `world4rl --help` answers
 
 from __future__ import annotations
 
+import json
+import time
 from typing import Annotated
 
 import typer
@@ -19,6 +21,7 @@ def add(app: typer.Typer) -> None:
     app.command(rich_help_panel=PANEL)(record)
     app.command(rich_help_panel=PANEL)(lineage)
     app.command(rich_help_panel=PANEL)(reproduce)
+    app.command("plan", rich_help_panel=PANEL)(show_plan)
 
 
 def record(root: RootOption = ROOT) -> None:
@@ -63,7 +66,6 @@ def reproduce(
 ) -> None:
     """Run a recorded stage again in a fresh working tree and compare; status 1 when the outcome is different."""
     import dataclasses
-    import json
 
     from assets.reproducing import reproduce as run_again
     from world4rl import progress
@@ -84,3 +86,31 @@ def reproduce(
             typer.echo(f"  not as it was then: {', '.join(found.otherwise)}")
     if found.comparison.verdict == "different":
         raise typer.Exit(1)
+
+
+def show_plan(
+    task: Annotated[
+        list[str] | None,
+        typer.Option(help="What a batch of this task's episodes would run; may be repeated (default: everything)."),
+    ] = None,
+    as_json: JsonOption = False,
+    root: RootOption = ROOT,
+) -> None:
+    """Say what would run now and why, in order, and what would not; runs nothing."""
+    from assets.dvc_project import DvcProject
+    from assets.plan import gathered, make_plan, plan_json, plan_text
+    from world4rl.config import load_params
+    from world4rl.errors import ConfigError
+    from world4rl.paths import Paths
+
+    params = load_params(Paths(root).params)
+    for name in task or ():
+        if name not in params.tasks:
+            raise ConfigError(f"no task {name!r}", where="--task", remedy=f"use one of {', '.join(params.tasks)}")
+    project = DvcProject(root)
+    plan = make_plan(project, tasks=task or None)
+    waiting = {name: gathered(project, name, Paths(project.root)) for name in params.tasks}
+    if as_json:
+        typer.echo(json.dumps(plan_json(plan, waiting, params.retraining, time.time()), indent=2))
+    else:
+        typer.echo(plan_text(plan, waiting, params.retraining, time.time()))

@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from assets.dvc_project import Change, DvcProject, Stage
-from world4rl.config import Params, load_params
+from world4rl.config import Params, Retraining, load_params
 from world4rl.errors import DataError
-from world4rl.landing.gathered import Gathered, gather
-from world4rl.landing.ledger import Ledger
 from world4rl.evaluation.gates import GATES, Gate
+from world4rl.landing.gathered import Gathered, due, gather
+from world4rl.landing.ledger import Ledger
 from world4rl.paths import ROLES, Paths, Role
 from world4rl.provenance.digests import digest_json
 from world4rl.provenance.manifests import (
@@ -107,21 +107,52 @@ class Plan:
             if planned.action != "unchanged"
         ]
 
-    def as_json(self) -> dict[str, Any]:
-        """For machines."""
-        return {
-            "tasks": None if self.tasks is None else sorted(self.tasks),
-            "stages": [
-                {
-                    "stage": planned.stage.name,
-                    "step": planned.stage.step,
-                    "task": planned.stage.task,
-                    "action": planned.action,
-                    "reasons": list(planned.reasons),
-                }
-                for planned in self.stages
-            ],
-        }
+
+def plan_json(plan: Plan, waiting: Mapping[str, Gathered | None], rules: Retraining, now: float) -> dict[str, Any]:
+    """A plan, and what has gathered, for machines.
+
+    Args:
+        plan: The plan.
+        waiting: What has gathered of each task; None for nothing.
+        rules: When that is enough.
+        now: Seconds since 1970.
+    """
+    return {
+        "tasks": None if plan.tasks is None else sorted(plan.tasks),
+        "stages": [
+            {
+                "stage": planned.stage.name,
+                "step": planned.stage.step,
+                "task": planned.stage.task,
+                "action": planned.action,
+                "reasons": list(planned.reasons),
+            }
+            for planned in plan.stages
+        ],
+        "gathered": {
+            task: None
+            if found is None
+            else {
+                "version": found.version,
+                "added": dict(found.added),
+                "removed": found.removed,
+                "datasets": list(found.datasets),
+                "oldest": found.oldest,
+                "due": due(found, rules, now).now,
+                "why": due(found, rules, now).why,
+            }
+            for task, found in waiting.items()
+        },
+    }
+
+
+def plan_text(plan: Plan, waiting: Mapping[str, Gathered | None], rules: Retraining, now: float) -> str:
+    """A plan, and what has gathered, for people; arguments as for `plan_json`."""
+    rows = plan.rows()
+    name, action = (max((len(row[column]) for row in rows), default=0) for column in (0, 1))
+    lines = [f"{row[0]:<{name}}  {row[1]:<{action}}  {row[2]}" for row in rows]
+    news = [due(found, rules, now).why if found else f"{task}: nothing new" for task, found in waiting.items()]
+    return "\n".join([*lines, *([""] if lines else []), str(plan), f"landed: {'; '.join(news)}"])
 
 
 def gathered(project: DvcProject, task: str, paths: Paths) -> Gathered | None:
@@ -188,7 +219,7 @@ class _Planner:
             for planned in self.planned.values()
             if planned.going
             for name in planned.stage.upstream
-            if self.planned[name].action == "left" and self.changes[name].absent and name not in self.held
+            if self.planned[name].action == "left" and self._is_absent(name) and name not in self.held
         }
 
     def _plan(self, stage: Stage, change: Change | None) -> Planned:
@@ -237,9 +268,12 @@ class _Planner:
         for name in sorted(stage.upstream):
             if self.planned[name].action == "blocked":
                 found.append(f"{name} is blocked")
-            elif name in self.held and name in self.changes and self.changes[name].absent:
+            elif name in self.held and self._is_absent(name):
                 found.append(f"{name} is missing and cannot be made")
         return found
+
+    def _is_absent(self, name: str) -> bool:
+        return name in self.changes and self.changes[name].absent
 
     def _failure(self, gate: Gate, judged: Stage) -> str | None:
         key = (gate.name, judged.task)

@@ -62,6 +62,10 @@ class StageTranslator:
         """The key of a step's asset, also where other assets depend on it."""
         return AssetKey(step)
 
+    def get_source_key(self) -> AssetKey:
+        """The key of what no stage makes: the manifests of landed data."""
+        return self.get_asset_key("manifest")
+
     def get_group_name(self, layer: Layer, step: Step) -> str:
         """The group: the layer's name."""
         return layer.name
@@ -95,9 +99,10 @@ class StageTranslator:
     def get_asset_spec(self, project: DvcProject, layer: Layer, asset: StageAsset) -> AssetSpec:
         """The whole spec."""
         step = project.steps[asset.step]
+        sources = [self.get_source_key()] if any(stage.sources for stage in step.stages) else []
         return AssetSpec(
             key=self.get_asset_key(step.name),
-            deps=[self.get_asset_key(upstream) for upstream in step.upstream],
+            deps=[*sources, *(self.get_asset_key(upstream) for upstream in step.upstream)],
             group_name=self.get_group_name(layer, step),
             description=self.get_description(layer, step),
             owners=self.get_owners(layer, step),

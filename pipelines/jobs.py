@@ -3,40 +3,98 @@
 One run serves one task, or all of them together: so the lineage is walked in four jobs, of which the first and the
 third run once a task. Within a run the stages follow each other in one process. The only branch (random rollouts) is
 short, and a process a step would spend two seconds on imports each time.
+
+Runs that wait go by priority: what has begun is ended before something else begins, so evaluation and report come
+before training, and taking a landed dataset (`pipelines.landing`), which takes seconds, before all of them.
 """
 
 from __future__ import annotations
 
-from dagster import define_asset_job, in_process_executor
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
-COLLECT = define_asset_job(
+from dagster import AssetKey, AssetsDefinition, AssetSelection, define_asset_job, in_process_executor
+from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
+
+PASSAGE_TAG = "world4rl/passage"  # on every run of a passage: the queue lets so many of them run at once
+PRIORITY_TAG = "dagster/priority"
+TAKING, SHOWING, REFINING, IMAGINING, COLLECTING = "50", "40", "30", "20", "10"
+EVALUATING = frozenset({"evaluation", "report"})  # steps whose runs go before those that train
+
+
+def _passage(
+    name: str, selection: str | AssetSelection, priority: str, description: str
+) -> UnresolvedAssetJobDefinition:
+    return define_asset_job(
+        name,
+        selection=selection,
+        executor_def=in_process_executor,
+        description=description,
+        tags={PASSAGE_TAG: name, PRIORITY_TAG: priority},
+    )
+
+
+COLLECT = _passage(
     "collect",
-    selection="+key:rollout_store",
-    executor_def=in_process_executor,
-    description="Demonstrations, the cloned policy, and its rollouts, for one task.",
+    "+key:rollout_store",
+    COLLECTING,
+    "Demonstrations, the cloned policy, and its rollouts, for one task.",
 )
-IMAGINE = define_asset_job(
+IMAGINE = _passage(
     "imagine",
-    selection="key:world_model or key:success_classifier or key:fidelity",
-    executor_def=in_process_executor,
-    description="World model and success classifier of all tasks, and how far they can be trusted.",
+    "key:world_model or key:success_classifier or key:fidelity",
+    IMAGINING,
+    "World model and success classifier of all tasks, and how far they can be trusted.",
 )
-REFINE = define_asset_job(
+REFINE = _passage(
     "refine",
-    selection="key:refined or key:evaluation",
-    executor_def=in_process_executor,
-    description="Refinement in imagination, and the simulator's verdict, for one task.",
+    AssetSelection.keys("refined").downstream() - AssetSelection.keys("report"),
+    REFINING,
+    "Refinement in imagination, the simulator's verdict and what follows from it, for one task.",
 )
-REPORT = define_asset_job(
-    "write_report",
-    selection="key:report",
-    executor_def=in_process_executor,
-    description="The report over all tasks.",
-)
-PROMOTE = define_asset_job(
-    "promote",
-    selection="key:champion",
-    executor_def=in_process_executor,
-    description="The refined policy of one task against its champion.",
-)
-JOBS = (COLLECT, IMAGINE, REFINE, REPORT, PROMOTE)
+REPORT = _passage("write_report", "key:report", SHOWING, "The report over all tasks.")
+JOBS = (COLLECT, IMAGINE, REFINE, REPORT)
+
+
+@dataclass(frozen=True)
+class Passage:
+    """A job of the lineage, and what it is made of.
+
+    Attributes:
+        job: Its name.
+        steps: Asset keys of its steps of `dvc.yaml`, by step.
+        others: Its assets that are no steps, with the steps of the passage that each is made from.
+        tasks: Its partitions; (None,) where it serves all tasks.
+    """
+
+    job: str
+    steps: Mapping[str, AssetKey]
+    others: Mapping[AssetKey, frozenset[str]]
+    tasks: tuple[str | None, ...]
+
+
+def passages(assets: Iterable[AssetsDefinition], steps: Mapping[AssetKey, str]) -> list[Passage]:
+    """The passages in their order.
+
+    Args:
+        assets: All assets.
+        steps: The step of each asset that runs one.
+    """
+    definitions = list(assets)
+    specs = {spec.key: spec for definition in definitions for spec in definition.specs}
+    found = []
+    for job in JOBS:
+        selected = job.selection.resolve(definitions, allow_missing=True)
+        keys = [key for key in specs if key in selected]
+        if not keys:  # a translator renamed them: its owner has jobs of their own
+            continue
+        own = {steps[key]: key for key in keys if key in steps}
+        partitions = [specs[key].partitions_def for key in keys]
+        tasks = partitions[0].get_partition_keys() if partitions[0] is not None else [None]
+        others = {
+            key: frozenset(steps[dep.asset_key] for dep in specs[key].deps if steps.get(dep.asset_key) in own)
+            for key in keys
+            if key not in steps
+        }
+        found.append(Passage(job.name, own, others, tuple(tasks)))
+    return found

@@ -1,22 +1,34 @@
-"""The landing folder as Dagster sees it: a sensor that looks, a job that takes one dataset."""
+"""The landing folder as Dagster sees it: a sensor that looks, a job that takes one dataset, and what shows the rest.
+
+`manifest` and `quarantine` are made by no run of the lineage: the job that takes a dataset says when they changed.
+"""
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from dagster import (
+    AssetCheckEvaluation,
+    AssetCheckExecutionContext,
+    AssetCheckResult,
+    AssetChecksDefinition,
+    AssetCheckSeverity,
+    AssetKey,
     AssetMaterialization,
+    AssetSpec,
     Config,
     DagsterInstance,
     DefaultSensorStatus,
     JobDefinition,
     MetadataValue,
     OpExecutionContext,
+    PartitionsDefinition,
     RunRequest,
     SensorDefinition,
     SensorEvaluationContext,
     SensorResult,
     SkipReason,
+    asset_check,
     in_process_executor,
     job,
     op,
@@ -25,18 +37,25 @@ from dagster import (
 from dagster._core.definitions.data_version import DATA_VERSION_TAG
 
 from assets import showing
+from pipelines.jobs import PRIORITY_TAG, TAKING
 from world4rl.config import load_params
 from world4rl.landing.inbox import open_inbox
-from world4rl.landing.ledger import Ledger
+from world4rl.landing.ledger import Ledger, Quarantined
 from world4rl.landing.watch import Look, look
 from world4rl.paths import Paths
+from world4rl.provenance.digests import digest_json
 from world4rl.provenance.manifests import read_manifest
 
 if TYPE_CHECKING:
-    from world4rl.landing.take import Taken
+    pass
 
 INTERVAL_SECONDS = 10
-PRIORITY = "20"  # taking a dataset goes before training
+GROUP = "landing"
+MANIFEST = "manifest"
+QUARANTINE_KEY = AssetKey("quarantine")
+QUARANTINE_CHECK = "nothing_quarantined"
+SHOWN = 100  # newest quarantine entries in a table
+QUARANTINE_HEADER = ("entry", "dataset", "episode", "check", "reason", "evidence", "checker")
 
 
 class Dataset(Config):
@@ -45,19 +64,46 @@ class Dataset(Config):
     name: str
 
 
-def build_take_job(root: Path) -> JobDefinition:
+def landing_specs(manifest: AssetKey, tasks: PartitionsDefinition | None) -> list[AssetSpec]:
+    """Where data comes in, and what was kept out.
+
+    Args:
+        manifest: Key of the manifests.
+        tasks: A partition a task.
+    """
+    return [
+        AssetSpec(
+            manifest,
+            group_name=GROUP,
+            partitions_def=tasks,
+            description="The accepted episodes of a task, a role at a time. Its data version is that of the episodes: "
+            "it moves when a dataset is accepted, released from quarantine or withdrawn.",
+            kinds={"lerobot"},
+        ),
+        AssetSpec(
+            QUARANTINE_KEY,
+            group_name=GROUP,
+            description="Episodes and datasets that are kept out of training, with reason, evidence and the checker "
+            "that found it. `world4rl quarantine` shows and releases them.",
+            kinds={"pandera"},
+        ),
+    ]
+
+
+def build_take_job(root: Path, manifest: AssetKey) -> JobDefinition:
     """The job that takes one dataset; any number of runs may race for it, one gets it."""
 
-    @op(tags={"dagster/priority": PRIORITY})
+    @op
     def take_dataset(context: OpExecutionContext, config: Dataset) -> None:
-        from world4rl.landing.take import take  # it decodes frames: more than the definitions need
+        from world4rl.landing.take import take  # reads data: seconds of imports that the definitions need not pay
 
         params, paths = load_params(root / "params.yaml"), Paths(root)
+        ledger = Ledger(paths.ledger)
         taken = take(
             config.name,
             context.run_id,
             inbox=open_inbox(params.landing.address, root),
-            ledger=Ledger(paths.ledger),
+            ledger=ledger,
             params=params,
             paths=paths,
             clock=time.time,
@@ -66,32 +112,121 @@ def build_take_job(root: Path) -> JobDefinition:
             context.log.info(f"{config.name}: somebody else has it, or it is settled")
             return
         context.log.info(f"{config.name} {taken.state}: {taken.detail['why']}")
+        kept_out = _kept_out(ledger)
+        for entry in kept_out:
+            if entry.name == taken.name:
+                context.log.warning(
+                    f"quarantined: {_episode(entry)} of {entry.name}: {entry.checks}: {entry.reason} "
+                    f"({entry.evidence or 'no evidence kept'}; {entry.checker})"
+                )
         for task in taken.manifests:
-            context.log_event(_changed(paths, task, taken))
+            context.log_event(_changed(paths, task, taken.name, kept_out, manifest))
+            context.instance.report_runless_asset_event(_evaluation(paths, task, kept_out, manifest))
+        context.log_event(_quarantine(kept_out))
 
-    @job(executor_def=in_process_executor, description="Takes one dataset out of the landing folder.")
+    @job(
+        executor_def=in_process_executor,
+        description="Takes one dataset out of the landing folder.",
+        tags={PRIORITY_TAG: TAKING},
+    )
     def take_landed() -> None:
         take_dataset()
 
     return take_landed
 
 
-def _changed(paths: Paths, task: str, taken: "Taken") -> AssetMaterialization:
+def build_manifest_check(root: Path, manifest: AssetKey, tasks: PartitionsDefinition | None) -> AssetChecksDefinition:
+    """The check that shows a task's quarantined episodes. It warns and blocks nothing: they are kept out already."""
+
+    @asset_check(
+        asset=manifest,
+        name=QUARANTINE_CHECK,
+        description="No episode of the task's accepted datasets is in quarantine.",
+        partitions_def=tasks,
+    )
+    def check(context: AssetCheckExecutionContext) -> AssetCheckResult:
+        paths = Paths(root)
+        return _result(_of_task(paths, context.partition_key, _kept_out(Ledger(paths.ledger))))
+
+    return check
+
+
+def _changed(
+    paths: Paths, task: str, dataset: str, kept_out: Sequence[Quarantined], manifest: AssetKey
+) -> AssetMaterialization:
     """The event that a task's manifest has another version."""
-    manifest = read_manifest(paths.manifest(task))
+    found = read_manifest(paths.manifest(task))
     rows = [
-        (role, len(each.datasets), len(each.episodes), each.root[:16]) for role, each in sorted(manifest.roles.items())
+        (role, len(each.datasets), len(each.episodes), each.root[:16]) for role, each in sorted(found.roles.items())
     ]
+    own = _of_task(paths, task, kept_out)
     return AssetMaterialization(
-        asset_key="manifest",
+        asset_key=manifest,
         partition=task,
         metadata={
             "roles": showing.table(["role", "datasets", "episodes", "Merkle root"], rows),
-            "dataset": MetadataValue.text(taken.name),
+            "dataset": MetadataValue.text(dataset),
+            "episodes": sum(row[2] for row in rows),
+            "episodes quarantined": len(own),
+            "quarantine": _table(own),
             "manifest": showing.file(paths.manifest(task)),
         },
-        tags={DATA_VERSION_TAG: manifest.version},
+        tags={DATA_VERSION_TAG: found.version},
     )
+
+
+def _quarantine(kept_out: Sequence[Quarantined]) -> AssetMaterialization:
+    """The event that shows all that is kept out."""
+    return AssetMaterialization(
+        asset_key=QUARANTINE_KEY,
+        metadata={"entries": len(kept_out), "quarantine": _table(kept_out)},
+        tags={DATA_VERSION_TAG: digest_json([entry.number for entry in kept_out])[:16]},
+    )
+
+
+def _evaluation(paths: Paths, task: str, kept_out: Sequence[Quarantined], manifest: AssetKey) -> AssetCheckEvaluation:
+    result = _result(_of_task(paths, task, kept_out))
+    return AssetCheckEvaluation(
+        asset_key=manifest,
+        check_name=QUARANTINE_CHECK,
+        passed=result.passed,
+        description=result.description,
+        severity=result.severity,
+        metadata=result.metadata or {},
+        partition=task,
+    )
+
+
+def _result(own: Sequence[Quarantined]) -> AssetCheckResult:
+    return AssetCheckResult(
+        passed=not own,
+        severity=AssetCheckSeverity.WARN,
+        description=f"{len(own)} quarantined; `world4rl quarantine show ENTRY` tells all about one" if own else "none",
+        metadata={"quarantine": _table(own)},
+    )
+
+
+def _kept_out(ledger: Ledger) -> list[Quarantined]:
+    return [entry for entry in ledger.quarantined() if entry.released is None]
+
+
+def _of_task(paths: Paths, task: str, kept_out: Sequence[Quarantined]) -> list[Quarantined]:
+    """Entries of datasets that gave other episodes to the task."""
+    manifest = read_manifest(paths.manifest(task))
+    digests = {dataset.digest for role in manifest.roles.values() for dataset in role.datasets}
+    return [entry for entry in kept_out if entry.digest in digests]
+
+
+def _table(kept_out: Sequence[Quarantined]) -> MetadataValue:
+    rows = [
+        (entry.number, entry.name, _episode(entry), entry.checks, entry.reason, entry.evidence or None, entry.checker)
+        for entry in list(kept_out)[: -SHOWN - 1 : -1]
+    ]
+    return showing.table(QUARANTINE_HEADER, rows or [("none", *[None] * (len(QUARANTINE_HEADER) - 1))])
+
+
+def _episode(entry: Quarantined) -> str:
+    return "the whole dataset" if entry.episode is None else f"episode {entry.episode}"
 
 
 def build_landing_sensor(root: Path, take_job: JobDefinition) -> SensorDefinition:

@@ -11,6 +11,7 @@ from assets.dvc_project import DvcProject
 from assets.translator import Layer, StageTranslator
 from pipelines.definitions import build_defs
 from pipelines.jobs import JOBS
+from world4rl.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -39,7 +40,9 @@ def definitions(toy) -> Definitions:
 
 
 def specs(definitions: Definitions) -> dict[str, AssetSpec]:
-    return {spec.key.to_user_string(): spec for spec in definitions.resolve_all_asset_specs()}
+    """Of the assets that run a stage."""
+    found = definitions.resolve_all_asset_specs()
+    return {spec.key.to_user_string(): spec for spec in found if "dvc_step" in spec.tags}
 
 
 def test_loading_takes_less_than_five_seconds_and_no_data(toy) -> None:
@@ -83,6 +86,7 @@ def test_every_asset_is_described_owned_tagged_and_has_a_code_version(definition
 
 def test_arrows_are_those_of_dvc(toy, definitions: Definitions) -> None:
     arrows = {(dep.asset_key.to_user_string(), name) for name, spec in specs(definitions).items() for dep in spec.deps}
+    arrows.remove(("manifest", "landed"))  # no stage makes a manifest
     printed = toy.dvc("dag", "--full", "--dot").stdout  # DVC's own drawing of its graph
     drawn = {
         tuple(part.strip(' ";').partition("@")[0] for part in line.split("->"))
@@ -97,13 +101,15 @@ def test_checks_block(definitions: Definitions) -> None:
     graph = definitions.resolve_asset_graph()
     checks = {key.to_user_string(): graph.get_check_spec(key) for key in graph.asset_check_keys}
     assert set(checks) == {
+        "manifest:nothing_quarantined",
         "demo_store:demonstrations_valid",
         "rollout_store:rollouts_valid",
         "success_classifier:classifier_precision",
         "fidelity:beats_copying_the_last_frame",
         "evaluation:refined_not_worse_than_bc",
     }
-    assert all(spec.blocking and spec.description for spec in checks.values())
+    assert all(spec.description for spec in checks.values())
+    assert {name for name, spec in checks.items() if not spec.blocking} == {"manifest:nothing_quarantined"}
 
 
 @pytest.mark.parametrize(
@@ -126,6 +132,36 @@ def test_jobs_cover_every_asset_once(definitions: Definitions) -> None:
     for job in JOBS:
         selected += definitions.resolve_job_def(job.name).asset_layer.selected_asset_keys
     assert sorted(selected) == sorted(AssetKey(name) for name in specs(definitions))
+
+
+def test_the_graph_shows_where_data_comes_in(definitions: Definitions) -> None:
+    shown = {spec.key.to_user_string(): spec for spec in definitions.resolve_all_asset_specs()}
+    landing = {name: bool(spec.partitions_def) for name, spec in shown.items() if spec.group_name == "landing"}
+    assert landing == {"manifest": True, "quarantine": False, "plan": False}
+    assert all(shown[name].description for name in landing)
+
+
+def test_the_automation_page_names_the_rules(definitions: Definitions) -> None:
+    sensors = {sensor.name: sensor for sensor in definitions.sensors}
+    (nightly,) = definitions.schedules
+    assert set(sensors) == {"landing", "batch_policy"}
+    assert "when 1 accepted episodes of it have gathered, or the oldest has waited 24 h" in str(
+        sensors["batch_policy"].description
+    )
+    assert (nightly.name, nightly.cron_schedule, nightly.execution_timezone) == ("nightly", "0 2 * * *", "UTC")
+
+
+@pytest.mark.parametrize(("name", "value"), [("nightly", None), ("enabled", False)])
+def test_without_a_night_or_with_retraining_off_there_is_no_schedule(toy, name: str, value: object) -> None:
+    toy.set(f"retraining/{name}", value)
+    assert not build_defs(root=toy.root).schedules
+
+
+@pytest.mark.parametrize(("name", "value"), [("nightly", "61 2 * * *"), ("timezone", "Middle/Earth")])
+def test_a_schedule_that_is_none_is_a_clear_error(toy, name: str, value: object) -> None:
+    toy.set(f"retraining/{name}", value)
+    with pytest.raises(ConfigError, match=r"retraining\.nightly or retraining\.timezone cannot be used"):
+        build_defs(root=toy.root)
 
 
 def test_a_subclassed_translator_renames_assets_and_their_arrows(toy) -> None:

@@ -1,0 +1,151 @@
+"""What runs by itself, as Dagster's automation page shows it.
+
+The sensor `batch_policy`, the schedule `nightly`, and the job `retrain`, with which a person asks for what is stale.
+Only the sensor starts runs that train. The schedule and the job ask it to, so that nothing is asked for twice.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from dagster import (
+    AssetSpec,
+    DagsterInvalidDefinitionError,
+    DefaultScheduleStatus,
+    DefaultSensorStatus,
+    JobDefinition,
+    OpExecutionContext,
+    RunRequest,
+    ScheduleDefinition,
+    ScheduleEvaluationContext,
+    SensorDefinition,
+    SensorEvaluationContext,
+    SensorResult,
+    SkipReason,
+    in_process_executor,
+    job,
+    op,
+    schedule,
+    sensor,
+)
+
+from assets.dvc_project import DvcProject
+from pipelines.jobs import JOBS, PRIORITY_TAG, TAKING, Passage
+from pipelines.retraining import PLAN_KEY, RETRAIN, WHY_TAG, Retrainer, plan_event, read_memory
+from world4rl.config import Retraining, load_params
+from world4rl.errors import ConfigError
+
+INTERVAL_SECONDS = 15
+PLAN = AssetSpec(
+    PLAN_KEY,
+    group_name="landing",
+    description="What was going to run, and why, each time that a retraining began. `world4rl plan` prints it for now.",
+    kinds={"markdown"},
+)
+
+
+@dataclass(frozen=True)
+class Automation:
+    """Parts of the definitions."""
+
+    jobs: Sequence[JobDefinition]
+    sensors: Sequence[SensorDefinition]
+    schedules: Sequence[ScheduleDefinition]
+
+
+def build_automation(root: Path, passages: Sequence[Passage]) -> Automation:
+    """What runs by itself.
+
+    Args:
+        root: The project's folder.
+        passages: The jobs of the lineage.
+
+    Raises:
+        ConfigError: the nightly schedule is none.
+    """
+    rules = load_params(root / "params.yaml").retraining
+    retrainer = Retrainer(root, passages)
+    retrain = _retrain_job(retrainer)
+    nightly = _nightly(retrainer, rules, retrain, root)
+    return Automation([retrain], [_batch_policy(retrainer, rules)], [nightly] if nightly else [])
+
+
+def _retrain_job(retrainer: Retrainer) -> JobDefinition:
+    @op
+    def ask(context: OpExecutionContext) -> None:
+        plan, behind = retrainer.stale(context.instance)
+        why = context.run.tags.get(WHY_TAG, f"asked for by run {context.run_id[:8]}")
+        context.log.info(f"{why}: {plan}")
+        for stage, action, reasons in plan.rows():
+            context.log.info(f"{stage} {action}: {reasons}")
+        for name in behind:
+            context.log.info(f"{name} runs: what it is made from changed")
+        context.log_event(plan_event(plan, why))
+
+    @job(
+        name=RETRAIN,
+        executor_def=in_process_executor,
+        description="Asks for all that is stale, whatever has gathered; the sensor batch_policy starts it. What was "
+        "tried in vain is tried again.",
+        tags={PRIORITY_TAG: TAKING},
+    )
+    def retrain() -> None:
+        ask()
+
+    return retrain
+
+
+def _batch_policy(retrainer: Retrainer, rules: Retraining) -> SensorDefinition:
+    @sensor(
+        jobs=list(JOBS),
+        name="batch_policy",
+        minimum_interval_seconds=INTERVAL_SECONDS,
+        default_status=DefaultSensorStatus.RUNNING,
+        description=f"Retrains a task when {rules.episodes} accepted episodes of it have gathered, or the oldest has "
+        f"waited {rules.hours:g} h, or some were withdrawn; and carries out what `nightly` or the job `retrain` ask "
+        "for (retraining in params.yaml).",
+    )
+    def batch_policy(context: SensorEvaluationContext) -> SensorResult:
+        tick = retrainer.tick(context.instance, read_memory(context.cursor), time.time())
+        opened = tick.memory.round
+        return SensorResult(
+            run_requests=list(tick.requests),
+            skip_reason=None if tick.requests else SkipReason(tick.why),
+            cursor=tick.memory.model_dump_json(),
+            asset_events=[plan_event(tick.plan, opened.why)] if tick.plan and opened else [],
+        )
+
+    return batch_policy
+
+
+def _nightly(retrainer: Retrainer, rules: Retraining, retrain: JobDefinition, root: Path) -> ScheduleDefinition | None:
+    if rules.nightly is None or not rules.enabled:
+        return None
+    try:
+
+        @schedule(
+            job=retrain,
+            name="nightly",
+            cron_schedule=rules.nightly,
+            execution_timezone=rules.timezone,
+            default_status=DefaultScheduleStatus.RUNNING,
+            description="Asks for what is stale, and for nothing where nothing is (retraining.nightly in params.yaml).",
+        )
+        def nightly(context: ScheduleEvaluationContext) -> RunRequest | SkipReason:
+            if not DvcProject(root).all_recorded():
+                return SkipReason("nothing was ever made here: `make demo` or the job `retrain` begins it")
+            plan, behind = retrainer.stale(context.instance)
+            if plan.going or behind:
+                at = context.scheduled_execution_time.isoformat(timespec="minutes")
+                return RunRequest(run_key=at, tags={WHY_TAG: f"nightly schedule, {at}"})
+            blocked = [f"{planned.stage.name}: {'; '.join(planned.reasons)}" for planned in plan.of("blocked")]
+            return SkipReason("; ".join(["nothing can run", *blocked]) if blocked else f"nothing changed: {plan}")
+
+    except DagsterInvalidDefinitionError as error:
+        raise ConfigError(
+            f"retraining.nightly or retraining.timezone cannot be used: {error}",
+            where=root / "params.yaml",
+            remedy="give a cron expression of five fields, e.g. '0 2 * * *', and a time zone such as Europe/Berlin",
+        ) from error
+    return nightly
