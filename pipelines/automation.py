@@ -4,10 +4,10 @@ The sensor `batch_policy`, the schedule `nightly`, and the job `retrain`, with w
 Only the sensor starts runs that train. The schedule and the job ask it to, so that nothing is asked for twice.
 """
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from time import time as now
 
 from dagster import (
     AssetSpec,
@@ -107,7 +107,7 @@ def _batch_policy(retrainer: Retrainer, rules: Retraining) -> SensorDefinition:
         "for (retraining in params.yaml).",
     )
     def batch_policy(context: SensorEvaluationContext) -> SensorResult:
-        tick = retrainer.tick(context.instance, read_memory(context.cursor), time.time())
+        tick = retrainer.tick(context.instance, read_memory(context.cursor), now())
         opened = tick.memory.round
         return SensorResult(
             run_requests=list(tick.requests),

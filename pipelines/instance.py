@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import psutil
 
 from world4rl.files import write_text
+from world4rl.provenance.digests import digest_file
 
 if TYPE_CHECKING:
     from dagster import DagsterInstance
@@ -25,8 +26,15 @@ nux: # no sign-up dialog
 
 concurrency:
   runs:
-    max_concurrent_runs: 2
+    # Many, because taking a dataset out of the landing folder must not wait for a training that takes hours.
+    max_concurrent_runs: 10
     tag_concurrency_limits:
+      # So many passages of the lineage (pipelines/jobs.py) at once; those that wait go by dagster/priority.
+      - key: world4rl/passage
+        limit: 2
+      # So many datasets are read at once.
+      - key: world4rl/dataset
+        limit: 2
       # Runs of the same task follow each other, so that no stage is asked for twice at once.
       - key: dagster/partition
         value:
@@ -43,12 +51,16 @@ run_monitoring:
   free_slots_after_run_end_seconds: 60
 """
 
+# SHA-256 of settings that earlier versions wrote: where nobody edited them, the new ones take their place.
+FORMER = frozenset({"b24f36eac9ab1f82452038e3e34ae580d56a6dc44970f87553dbbd361088497d"})
+
 
 def prepare_home(root: Path) -> Path:
     """The instance's folder, with settings if it had none; sets DAGSTER_HOME for this process and its children."""
     home = (root / ".dagster").resolve()
-    if not (home / "dagster.yaml").exists():
-        write_text(home / "dagster.yaml", SETTINGS)
+    settings = home / "dagster.yaml"
+    if not settings.exists() or digest_file(settings) in FORMER:
+        write_text(settings, SETTINGS)
     os.environ["DAGSTER_HOME"] = str(home)
     os.environ["DAGSTER_DISABLE_TELEMETRY"] = "1"
     return home

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from dagster import AssetKey, AssetsDefinition, AssetSelection, define_asset_job, in_process_executor
+from dagster import AssetKey, AssetsDefinition, AssetSelection, AssetSpec, define_asset_job, in_process_executor
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 PASSAGE_TAG = "world4rl/passage"  # on every run of a passage: the queue lets so many of them run at once
@@ -91,10 +91,17 @@ def passages(assets: Iterable[AssetsDefinition], steps: Mapping[AssetKey, str]) 
         own = {steps[key]: key for key in keys if key in steps}
         partitions = [specs[key].partitions_def for key in keys]
         tasks = partitions[0].get_partition_keys() if partitions[0] is not None else [None]
-        others = {
-            key: frozenset(steps[dep.asset_key] for dep in specs[key].deps if steps.get(dep.asset_key) in own)
-            for key in keys
-            if key not in steps
-        }
+        others = {key: _steps_before(key, specs, steps) & own.keys() for key in keys if key not in steps}
         found.append(Passage(job.name, own, others, tuple(tasks)))
     return found
+
+
+def _steps_before(key: AssetKey, specs: Mapping[AssetKey, AssetSpec], steps: Mapping[AssetKey, str]) -> frozenset[str]:
+    """Steps that an asset is made from, directly or through assets that are no steps."""
+    found = set[str]()
+    for dep in specs[key].deps:
+        if dep.asset_key in steps:
+            found.add(steps[dep.asset_key])
+        elif dep.asset_key in specs:
+            found |= _steps_before(dep.asset_key, specs, steps)
+    return frozenset(found)

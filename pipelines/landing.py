@@ -46,9 +46,6 @@ from world4rl.paths import Paths
 from world4rl.provenance.digests import digest_json
 from world4rl.provenance.manifests import read_manifest
 
-if TYPE_CHECKING:
-    pass
-
 INTERVAL_SECONDS = 10
 GROUP = "landing"
 MANIFEST = "manifest"

@@ -164,6 +164,10 @@ class Ledger:
         """Every dataset by name."""
         return {row["name"]: _entry(row) for row in self._select("SELECT * FROM arrivals ORDER BY name")}
 
+    def _named(self, names: Iterable[str]) -> dict[str, Entry]:
+        query = "SELECT * FROM arrivals WHERE name IN (SELECT value FROM json_each(?))"
+        return {row["name"]: _entry(row) for row in self._select(query, (json.dumps(list(names)),))}
+
     def observe(self, arrivals: Iterable[Arrival], gone: Iterable[str], *, now: float, quiet_seconds: float) -> None:
         """Notes what the landing folder holds.
 
@@ -173,7 +177,8 @@ class Ledger:
             now: Seconds since 1970.
             quiet_seconds: How long nothing may change in a dataset without a marker.
         """
-        known = self.entries()
+        arrivals, gone = list(arrivals), list(gone)
+        known = self._named([*(arrival.name for arrival in arrivals), *gone])
         with self._transaction():
             for arrival in arrivals:
                 self._observe(arrival, known.get(arrival.name), now, quiet_seconds)
@@ -209,8 +214,8 @@ class Ledger:
     def retry_held(self, tasks: Sequence[str], now: float) -> None:
         """Makes datasets ready whose tasks the parameters name by now."""
         with self._transaction():
-            for entry in self.entries().values():
-                if entry.state == "held" and set(entry.needs) <= set(tasks):
+            for entry in map(_entry, self._select("SELECT * FROM arrivals WHERE state = 'held'")):
+                if set(entry.needs) <= set(tasks):
                     self._set(entry.name, "ready", now, {"why": f"{', '.join(entry.needs)} is in the parameters now"})
 
     def due(self, now: float) -> list[Entry]:
@@ -355,4 +360,5 @@ class Ledger:
 
 
 def _entry(row: sqlite3.Row) -> Entry:
-    return Entry(**{**dict(row), "needs": tuple(json.loads(row["needs"]))})
+    *columns, needs = row  # in the order of the schema, which is that of the class
+    return Entry(*columns, () if needs == "[]" else tuple(json.loads(needs)))

@@ -46,15 +46,16 @@ def look(
         DataError: the landing folder or the ledger cannot be used.
     """
     names = inbox.names()
+    present = set(names)
     entries = ledger.entries()
     for entry in entries.values():
         if entry.state == "taking" and entry.run is not None and is_dead(entry.run):
             ledger.give_back(entry.name, now, f"run {entry.run} ended without a result")
     settled = [name for name in names if name in entries and entries[name].state in SETTLED]
     again, cursor = _slice(settled, cursor)
-    open_ones = sorted(set(names) - set(settled))
+    open_ones = sorted(present - set(settled))
     arrivals = [arrival for name in [*open_ones, *again] if (arrival := inbox.look(name)) is not None]
-    gone = [name for name in entries if name not in set(names)]
+    gone = [name for name in entries if name not in present]
     ledger.observe(arrivals, gone, now=now, quiet_seconds=params.landing.quiet_seconds)
     ledger.retry_held(params.tasks, now)
     due = ledger.due(now)
