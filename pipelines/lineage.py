@@ -45,7 +45,7 @@ def build_lineage_sensor(root: Path, push_job: JobDefinition) -> SensorDefinitio
         name="lineage",
         request_job=push_job,
         default_status=DefaultSensorStatus.RUNNING,
-        description="Commits the state that a run left to refs/world4rl/lineage, and has it pushed to a remote.",
+        description="Commits the state that a run left to refs/world4rl/lineage, and has it pushed.",
     )
     def lineage(context: RunStatusSensorContext) -> RunRequest | SkipReason:
         run = context.dagster_run

@@ -12,7 +12,9 @@ import psutil
 import pytest
 from dagster import AssetKey, DagsterInstance, DagsterRunStatus
 
+from assets.lineage_ref import REF
 from world4rl.config import load_profile
+from world4rl.provenance.records import Chain, Run
 
 ROOT = Path(__file__).resolve().parents[2]
 ONE, OTHER = load_profile("ci").tasks
@@ -64,6 +66,14 @@ def data_versions(toy):
     return found
 
 
+def git(root, *arguments):
+    return subprocess.run(["git", *arguments], cwd=root, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def lineage(toy):
+    return git(toy.root, "rev-parse", REF)
+
+
 def wait_for(condition, seconds=60):
     end = time.monotonic() + seconds
     while not condition():
@@ -103,7 +113,12 @@ def done(walked, make_copy, tmp_path):
 
 
 def test_a_second_walk_runs_nothing_and_reports_the_same_versions(done):
-    before = data_versions(done)
+    before, kept = data_versions(done), lineage(done)
+    runs = [record.predicate for record in Chain(done.root / "data" / "records", (Run,)).read()]
+    assert sorted(run.stage for run in runs) == sorted(done.project.stages)
+    messages = git(done.root, "log", "--format=%B", REF)
+    with instance_of(done) as instance:
+        assert all(f"Dagster-Run: {run.run_id}" in messages for run in instance.get_runs() if run.job_name == "refine")
     recorded = {name: done.project.recorded(stage) for name, stage in done.project.stages.items()}
     assert before == {name: entry.data_version for name, entry in recorded.items()}
     status, output, errors = walk(done)
@@ -111,6 +126,8 @@ def test_a_second_walk_runs_nothing_and_reports_the_same_versions(done):
     assert done.ran() == []
     assert "nothing had changed" in output
     assert data_versions(done) == before
+    assert lineage(done) == kept
+    assert len(list((done.root / "data" / "records").glob("*.json"))) == len(runs)
     with instance_of(done) as instance:
         assert instance.get_runs_count() == 12
         newest = instance.fetch_materializations(AssetKey("bc"), limit=1).records[0].asset_materialization
