@@ -132,20 +132,38 @@ class Decisions:
         Raises:
             DataError: the chain is broken, or a trusted key did not sign a record; names the file.
         """
-        records = self._chain.read()
-        for path, record in zip(self._chain.files(), records, strict=True):
-            signature = path.with_suffix(".sig")
-            if not signature.exists():
-                raise DataError("the decision is not signed", where=path, remedy="restore its .sig file")
-            try:
-                keys.verify(
-                    record.text().encode(), bytes.fromhex(signature.read_text().strip()), self._paths.trusted_keys
-                )
-            except ValueError:
-                raise DataError("this is no signature", where=signature, remedy="restore the file") from None
-            except DataError as error:
-                raise DataError(error.problem, where=signature, remedy=error.remedy) from error
+        records, faults = self.examine()
+        if faults:
+            raise faults[0]
         return records
+
+    def examine(self) -> tuple[list[Record[Decision]], list[DataError]]:
+        """What holds of the decisions, and what does not, as `Chain.examine` has it; nor does one without signature."""
+        records, faults = self._chain.examine()
+        unsigned: dict[int, DataError] = {}
+        for number, (path, record) in enumerate(zip(self._chain.files(), records, strict=False)):
+            try:
+                self._check_signature(path, record)
+            except DataError as fault:
+                unsigned[number] = fault
+        return records[: min(unsigned, default=len(records))], [*unsigned.values(), *faults]
+
+    def _check_signature(self, path: Path, record: Record[Decision]) -> None:
+        file = path.with_suffix(".sig")
+        if not file.exists():
+            raise DataError("the decision is not signed", where=path, remedy="restore its .sig file")
+        try:
+            text = file.read_bytes().decode("ascii")
+            signature = bytes.fromhex(text)
+        except ValueError:
+            signature = b""
+        if not signature or text != _signature_text(signature):
+            raise DataError("this is no signature", where=file, remedy="restore the file")
+        try:
+            keys.verify(record.text().encode(), signature, self._paths.trusted_keys)
+        except DataError as error:
+            where = error.where if error.where and error.where.endswith(".pem") else file
+            raise DataError(error.problem, where=where, remedy=error.remedy) from error
 
     def add(self, subjects: Sequence[Subject], decision: Decision, private: Path) -> Record[Decision]:
         """Signs a decision and adds it at the end.
@@ -156,5 +174,9 @@ class Decisions:
         with locked(self._paths.decisions.with_name("decisions.signing.lock")):
             record = self._chain.next(subjects, decision)
             signature = keys.sign(record.text().encode(), private)
-            write_text(self._chain.path_of(record).with_suffix(".sig"), signature.hex() + "\n")
+            write_text(self._chain.path_of(record).with_suffix(".sig"), _signature_text(signature))
             return self._chain.append(subjects, decision)
+
+
+def _signature_text(signature: bytes) -> str:
+    return signature.hex() + "\n"

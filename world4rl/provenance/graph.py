@@ -42,22 +42,19 @@ class Lineage[N: Hashable]:
 
     def path(self, source: N, target: N) -> list[N]:
         """A shortest way from a source to what was made from it, both included; empty where there is none."""
-        before: dict[N, N] = {}
-        waiting = deque([source])
-        seen = {source}
+        return self.ways([source]).get(target, [])
+
+    def ways(self, sources: Iterable[N]) -> dict[N, list[N]]:
+        """A shortest way from any of the sources to each of them and to everything that was made from them."""
+        found = {source: [source] for source in sorted(sources, key=str)}
+        waiting = deque(found)
         while waiting:
             node = waiting.popleft()
-            if node == target:
-                way = [node]
-                while way[-1] != source:
-                    way.append(before[way[-1]])
-                return way[::-1]
             for follower in sorted(self.used_by.get(node, ()), key=str):
-                if follower not in seen:
-                    seen.add(follower)
-                    before[follower] = node
+                if follower not in found:
+                    found[follower] = [*found[node], follower]
                     waiting.append(follower)
-        return []
+        return found
 
 
 def _reach[N: Hashable](nodes: Iterable[N], edges: Mapping[N, set[N]]) -> set[N]:
@@ -95,13 +92,32 @@ def stale(lineage: Lineage[str], changed: Mapping[str, float], made: Mapping[str
     Returns:
         The stale artefacts. One that was made after a change, from artefacts that have it, is not stale because of it.
     """
+    never = float("-inf")
+    return overdue(
+        lineage,
+        {
+            node: {source: changed[source] for source in sources & changed.keys() if changed[source] > made.get(node, never)}
+            for node, sources in lineage.made_from.items()
+        },
+    )
+
+
+def overdue(lineage: Lineage[str], lacking: Mapping[str, Mapping[str, float]]) -> dict[str, Stale]:
+    """What lacks a change, or was made from something that does.
+
+    Args:
+        lineage: Names of artefacts.
+        lacking: Of an artefact: the changes that it does not have itself, by what changed, and when they came.
+
+    Returns:
+        The stale artefacts.
+    """
     found: dict[str, dict[str, float]] = {}
     for node in _ordered(lineage):
-        causes: dict[str, float] = {}
+        causes = dict(lacking.get(node, {}))
         for source in lineage.made_from[node]:
-            if source in changed and changed[source] > made.get(node, float("-inf")):
-                causes[source] = changed[source]
-            causes |= found.get(source, {})
+            for cause, since in found.get(source, {}).items():
+                causes[cause] = min(since, causes.get(cause, since))
         if causes:
             found[node] = causes
     return {node: Stale(min(causes.values()), tuple(sorted(causes))) for node, causes in found.items()}

@@ -3,10 +3,13 @@
 An accepted dataset has one record. The manifest of a task and role follows from the records alone, whatever the order
 in which the datasets came, so that it can be made again at any time and two machines with the same data agree on it.
 Its version is the Merkle root of its episodes' digests, sorted.
+
+A record ends with its seal, the digest of the rest: every change by hand is noticed, and the file named.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Literal
@@ -14,12 +17,13 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from world4rl.errors import DataError
-from world4rl.files import write_json
+from world4rl.files import write_json, write_text
 from world4rl.paths import ROLES, Paths, Role
 from world4rl.provenance.digests import digest_json, merkle_root
 from world4rl.provenance.statement import Statement
 
 REMAKE = "`world4rl manifests` makes manifests again from data/accepted; records come back from the lineage branch"
+SEAL = "seal"
 ROLE_MANIFEST = "manifest.json"  # in the folder of a task's datasets in a role
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
@@ -131,7 +135,7 @@ def read_acceptances(paths: Paths) -> list[Acceptance]:
     Raises:
         DataError: a record was damaged or edited.
     """
-    return [_read(Acceptance, path) for path in sorted(paths.accepted.glob("*.json"))]
+    return [read_acceptance(path) for path in sorted(paths.accepted.glob("*.json"))]
 
 
 def read_acceptance(dataset: str, paths: Paths) -> Acceptance:
@@ -145,7 +149,34 @@ def read_acceptance(dataset: str, paths: Paths) -> Acceptance:
 
 def write_acceptance(acceptance: Acceptance, paths: Paths) -> None:
     """Writes the record of an accepted dataset."""
-    write_json(paths.accepted / f"{acceptance.id}.json", acceptance.model_dump(mode="json"))
+    write_text(paths.accepted / f"{acceptance.id}.json", _sealed(acceptance))
+
+
+def read_acceptance(path: Path) -> Acceptance:
+    """The record of an accepted dataset.
+
+    Raises:
+        DataError: it was damaged or edited.
+    """
+    try:
+        content = path.read_bytes()
+        values = json.loads(content)
+        acceptance = Acceptance.model_validate({key: value for key, value in values.items() if key != SEAL})
+    except (OSError, ValueError, AttributeError):
+        acceptance = None
+    if acceptance is None or _sealed(acceptance).encode() != content or path.stem != acceptance.id:
+        raise DataError(
+            "damaged or edited by hand: the record of an accepted dataset is not what its seal says",
+            where=path,
+            remedy="restore it from the lineage branch: git checkout refs/world4rl/lineage -- data/accepted",
+        )
+    return acceptance
+
+
+def _sealed(acceptance: Acceptance) -> str:
+    """The record as it is written: one form for one content."""
+    values = acceptance.model_dump(mode="json")
+    return json.dumps({**values, SEAL: digest_json(values)}, indent=2, sort_keys=True) + "\n"
 
 
 def read_manifest(path: Path) -> Manifest:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -69,12 +69,14 @@ class Code(Frozen):
         dirty: Whether tracked files differed from it.
         digest: Of the modules that define the stage's work.
         lock: SHA-256 of the requirements lock; None where there is none.
+        modules: SHA-256 of each of those modules, by its path; empty where nobody noted them.
     """
 
     commit: str | None
     dirty: bool
     digest: str
     lock: Digest | None
+    modules: dict[str, Digest] = {}
 
 
 class Run(Predicate):
@@ -147,21 +149,43 @@ class Chain[P: Predicate]:
         Raises:
             DataError: one was changed, removed or put in; names the first file that does not fit.
         """
-        records: list[Record[P]] = []
-        before = GENESIS
-        for number, (path, content) in enumerate(self._contents(), start=1):
-            record = self._parse(path, content)
-            match = NAME.fullmatch(path.name)
-            if match is None or int(match[1]) != number:
-                raise self._broken(path, f"it stands where record {number} should")
-            digest = digest_bytes(content.encode())
-            if record.text() != content or not digest.startswith(match[2]):
-                raise self._broken(path, "its content is not what its name says")
-            if record.predicate.previous != before:
-                raise self._broken(path, "the record before it is not the one that it names")
-            records.append(record)
-            before = digest
+        records, faults = self.examine()
+        if faults:
+            raise faults[0]
         return records
+
+    def examine(self) -> tuple[list[Record[P]], list[DataError]]:
+        """What holds of a chain, and what does not.
+
+        Returns:
+            The records before the first file that does not fit; that file's fault, and those of later files that are
+            not what their own names say. Nothing is believed that comes after the first fault.
+        """
+        records: list[Record[P]] = []
+        faults: list[DataError] = []
+        before = GENESIS
+        for number, path in enumerate(self.files(), start=1):
+            try:
+                content = self._content(path)
+                if not faults:
+                    records.append(self._check(path, content, number, before))
+                    before = digest_bytes(content.encode())
+                elif not _named_by(path, content):
+                    raise self._broken(path, "its content is not what its name says")
+            except DataError as fault:
+                faults.append(fault)
+        return records, faults
+
+    def _check(self, path: Path, content: str, number: int, before: str) -> Record[P]:
+        record = self._parse(path, content)
+        match = NAME.fullmatch(path.name)
+        if match is None or int(match[1]) != number:
+            raise self._broken(path, f"it stands where record {number} should")
+        if record.text() != content or not _named_by(path, content):
+            raise self._broken(path, "its content is not what its name says")
+        if record.predicate.previous != before:
+            raise self._broken(path, "the record before it is not the one that it names")
+        return record
 
     @property
     def head(self) -> str:
@@ -195,12 +219,11 @@ class Chain[P: Predicate]:
         """Where a record that comes next will lie."""
         return self.folder / f"{len(self.files()) + 1:08}-{record.digest[:16]}.json"
 
-    def _contents(self) -> Iterator[tuple[Path, str]]:
-        for path in self.files():
-            try:
-                yield path, path.read_text(encoding="utf-8")
-            except (OSError, UnicodeDecodeError) as error:
-                raise self._broken(path, f"it cannot be read: {error}") from None
+    def _content(self, path: Path) -> str:
+        try:
+            return path.read_bytes().decode("utf-8")  # as bytes: text mode would make one line end of another
+        except (OSError, UnicodeDecodeError) as error:
+            raise self._broken(path, f"it cannot be read: {error}") from None
 
     def _parse(self, path: Path, content: str) -> Record[P]:
         try:
@@ -219,3 +242,8 @@ class Chain[P: Predicate]:
             where=path,
             remedy=f"restore the records from the lineage branch: git checkout refs/world4rl/lineage -- {self.folder}",
         )
+
+
+def _named_by(path: Path, content: str) -> bool:
+    match = NAME.fullmatch(path.name)
+    return match is not None and digest_bytes(content.encode()).startswith(match[2])
