@@ -97,9 +97,7 @@ AFTER = (
         ("reports/evaluation/{task}.json",),
     ),
 )
-REPORT = Step(
-    "report", ("reports/data", "reports/bc", "reports/evaluation", "reports/fidelity"), ("reports/page",)
-)
+REPORT = Step("report", ("reports/data", "reports/bc", "reports/evaluation", "reports/fidelity"), ("reports/page",))
 
 
 class MadeUp:
@@ -281,9 +279,7 @@ class MadeUp:
     def _put_role_manifests(self, task: str) -> None:
         manifest = read_manifest(self.paths.manifest(task))
         for role in ROLES:
-            write_json(
-                self.paths.landed(task, role) / ROLE_MANIFEST, manifest.roles[role].model_dump(mode="json")
-            )
+            write_json(self.paths.landed(task, role) / ROLE_MANIFEST, manifest.roles[role].model_dump(mode="json"))
 
     def _make(self, place: str, step: Step, inputs: Sequence[Subject], sets: Sequence[EpisodeSet]) -> None:
         draw = random.Random(digest_json([step.name, place, [each.sha256 for each in inputs], self._parameters]))

@@ -70,7 +70,12 @@ def digest_folder(folder: Path) -> str:
     if not folder.is_dir():
         raise DataError("no such folder", where=folder, remedy="restore it or run its stage again")
     files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return digest_json({path.relative_to(folder).as_posix(): digest_file(path) for path in files})
+    return digest_files({path.relative_to(folder).as_posix(): digest_file(path) for path in files})
+
+
+def digest_files(files: Mapping[str, str]) -> str:
+    """Digest of a folder whose files have these digests, by their paths relative to it."""
+    return digest_json(dict(files))
 
 
 def merkle_root(digests: Iterable[str]) -> str:

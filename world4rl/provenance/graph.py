@@ -96,7 +96,11 @@ def stale(lineage: Lineage[str], changed: Mapping[str, float], made: Mapping[str
     return overdue(
         lineage,
         {
-            node: {source: changed[source] for source in sources & changed.keys() if changed[source] > made.get(node, never)}
+            node: {
+                source: changed[source]
+                for source in sources & changed.keys()
+                if changed[source] > made.get(node, never)
+            }
             for node, sources in lineage.made_from.items()
         },
     )

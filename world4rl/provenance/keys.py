@@ -154,12 +154,7 @@ def verify(content: bytes, signature: bytes, trusted: Path) -> str:
         DataError: no trusted key made it, or one of the keys cannot be read.
     """
     for path in sorted(trusted.glob("*.pem")):
-        try:
-            key = serialization.load_pem_public_key(path.read_bytes())
-        except ValueError:
-            raise DataError("this is no public key", where=path, remedy="remove it or restore it with Git") from None
-        if not isinstance(key, ec.EllipticCurvePublicKey):
-            raise DataError("this is no ECDSA key", where=path, remedy="make keys with `world4rl keys`")
+        key = read_public(path)
         try:
             key.verify(signature, content, ec.ECDSA(hashes.SHA256()))
         except InvalidSignature:
@@ -170,6 +165,21 @@ def verify(content: bytes, signature: bytes, trusted: Path) -> str:
         where=trusted,
         remedy="put the signer's public key there if you trust it; else somebody has changed what was signed",
     )
+
+
+def read_public(path: Path) -> ec.EllipticCurvePublicKey:
+    """A public key.
+
+    Raises:
+        DataError: it is none.
+    """
+    try:
+        key = serialization.load_pem_public_key(path.read_bytes())
+    except ValueError:
+        raise DataError("this is no public key", where=path, remedy="remove it or restore it with Git") from None
+    if not isinstance(key, ec.EllipticCurvePublicKey):
+        raise DataError("this is no ECDSA key", where=path, remedy="make keys with `world4rl keys`")
+    return key
 
 
 def _private(path: Path) -> ec.EllipticCurvePrivateKey:

@@ -4,7 +4,7 @@ An accepted dataset has one record. The manifest of a task and role follows from
 in which the datasets came, so that it can be made again at any time and two machines with the same data agree on it.
 Its version is the Merkle root of its episodes' digests, sorted.
 
-A record ends with its seal, the digest of the rest: every change by hand is noticed, and the file named.
+A record begins with its seal, the digest of the rest: every change by hand is noticed, and the file named.
 """
 
 from __future__ import annotations
@@ -17,13 +17,12 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from world4rl.errors import DataError
-from world4rl.files import write_json, write_text
+from world4rl.files import write_text
 from world4rl.paths import ROLES, Paths, Role
-from world4rl.provenance.digests import digest_json, merkle_root
+from world4rl.provenance.digests import digest_bytes, digest_json, merkle_root
 from world4rl.provenance.statement import Statement
 
 REMAKE = "`world4rl manifests` makes manifests again from data/accepted; records come back from the lineage branch"
-SEAL = "seal"
 ROLE_MANIFEST = "manifest.json"  # in the folder of a task's datasets in a role
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
@@ -135,7 +134,12 @@ def read_acceptances(paths: Paths) -> list[Acceptance]:
     Raises:
         DataError: a record was damaged or edited.
     """
-    return [read_acceptance(path) for path in sorted(paths.accepted.glob("*.json"))]
+    return [read_acceptance(path) for path in acceptance_files(paths)]
+
+
+def acceptance_files(paths: Paths) -> list[Path]:
+    """The files of these records, sorted by id."""
+    return sorted(paths.accepted.glob("*.json"))
 
 
 def read_acceptance(dataset: str, paths: Paths) -> Acceptance:
@@ -149,7 +153,9 @@ def read_acceptance(dataset: str, paths: Paths) -> Acceptance:
 
 def write_acceptance(acceptance: Acceptance, paths: Paths) -> None:
     """Writes the record of an accepted dataset."""
-    write_text(paths.accepted / f"{acceptance.id}.json", _sealed(acceptance))
+    text = json.dumps(acceptance.model_dump(mode="json"), indent=2, sort_keys=True) + "\n"
+    sealed = _seal(text.encode()).decode() + text.removeprefix("{\n")
+    write_text(paths.accepted / f"{acceptance.id}.json", sealed)
 
 
 def read_acceptance(path: Path) -> Acceptance:
@@ -158,13 +164,13 @@ def read_acceptance(path: Path) -> Acceptance:
     Raises:
         DataError: it was damaged or edited.
     """
+    content = path.read_bytes()
+    head, rest = content[:_SEALED], b"{\n" + content[_SEALED:]
     try:
-        content = path.read_bytes()
-        values = json.loads(content)
-        acceptance = Acceptance.model_validate({key: value for key, value in values.items() if key != SEAL})
-    except (OSError, ValueError, AttributeError):
+        acceptance = Acceptance.model_validate_json(rest) if head == _seal(rest) else None
+    except ValidationError:
         acceptance = None
-    if acceptance is None or _sealed(acceptance).encode() != content or path.stem != acceptance.id:
+    if acceptance is None or path.stem != acceptance.id:
         raise DataError(
             "damaged or edited by hand: the record of an accepted dataset is not what its seal says",
             where=path,
@@ -173,10 +179,12 @@ def read_acceptance(path: Path) -> Acceptance:
     return acceptance
 
 
-def _sealed(acceptance: Acceptance) -> str:
-    """The record as it is written: one form for one content."""
-    values = acceptance.model_dump(mode="json")
-    return json.dumps({**values, SEAL: digest_json(values)}, indent=2, sort_keys=True) + "\n"
+def _seal(content: bytes) -> bytes:
+    """The first lines of a sealed record: the digest of all of its other bytes."""
+    return f'{{\n  "seal": "{digest_bytes(content)}",\n'.encode()
+
+
+_SEALED = len(_seal(b""))
 
 
 def read_manifest(path: Path) -> Manifest:
@@ -225,9 +233,14 @@ def write_manifests(tasks: Iterable[str], paths: Paths) -> list[str]:
     for task in tasks:
         path, manifest = paths.manifest(task), build_manifest(task, acceptances)
         if not _holds(path, manifest):
-            write_json(path, manifest.model_dump(mode="json"))
+            write_text(path, manifest_text(manifest))
             changed.append(task)
     return changed
+
+
+def manifest_text(manifest: Manifest) -> str:
+    """A manifest as it is written."""
+    return json.dumps(manifest.model_dump(mode="json"), indent=2, sort_keys=True) + "\n"
 
 
 def _holds(path: Path, manifest: Manifest) -> bool:

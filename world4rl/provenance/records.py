@@ -69,14 +69,14 @@ class Code(Frozen):
         dirty: Whether tracked files differed from it.
         digest: Of the modules that define the stage's work.
         lock: SHA-256 of the requirements lock; None where there is none.
-        modules: SHA-256 of each of those modules, by its path; empty where nobody noted them.
+        modules: MD5 of each of those modules, by its path; `digest` is the digest of this. Empty where nobody noted it.
     """
 
     commit: str | None
     dirty: bool
     digest: str
     lock: Digest | None
-    modules: dict[str, Digest] = {}
+    modules: dict[str, str] = {}
 
 
 class Run(Predicate):

@@ -1,0 +1,255 @@
+"""Is this bit-identical to what was trained? Names every file that differs, is missing, or that nobody made."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from world4rl.audit.answers import Answer, Table, answer, count, short
+from world4rl.audit.book import Book
+from world4rl.audit.find import files_of, find, relative
+from world4rl.audit.versions import History, Version
+from world4rl.errors import DataError
+from world4rl.provenance import keys
+from world4rl.provenance.decisions import Promotion
+from world4rl.provenance.digests import digest_file, digest_files
+from world4rl.provenance.manifests import build_manifest, manifest_text
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A file that is not as it was made.
+
+    Attributes:
+        file: Which.
+        problem: `differs`, `is missing`, `is unknown`, or what else is wrong.
+        was: The digest that it should have; None where nothing should be there.
+        found: The digest that it has; None where nothing is there.
+        note: What it is instead, as far as that is known.
+    """
+
+    file: str
+    problem: str
+    was: str | None = None
+    found: str | None = None
+    note: str = ""
+
+
+def verify(book: Book, history: History, asked: Sequence[str] = ()) -> Answer:
+    """Compares files with the records.
+
+    Args:
+        book: The records.
+        history: Their history.
+        asked: Files and folders, anywhere; without any: every current artefact and every record.
+
+    Raises:
+        DataError: there is no such file.
+    """
+    if not asked:
+        return _everything(book, history)
+    compared: list[tuple[str, tuple[Version, ...]]] = []
+    differences: list[Difference] = []
+    for each in asked:
+        versions, found = _compare_asked(book, history, each)
+        compared.append((each, versions))
+        differences += found
+    what = asked[0] if len(asked) == 1 else count(len(asked), "path")
+    same = f"{what} is bit-identical to what was made: {', '.join(str(one) for _, all_ in compared for one in all_)}."
+    return _tell(book, f"Is {what} what was trained?", same, differences, compared)
+
+
+def _everything(book: Book, history: History) -> Answer:
+    current = sorted(history.current.items())
+    gone = [
+        path for path, version in current if _retired(book, history, version) and not (book.paths.root / path).exists()
+    ]
+    differences = [
+        difference
+        for path, version in current
+        if path not in gone
+        for difference in _compare(book, history, version, book.paths.root / path)
+    ]
+    differences += [*_champions(book, history), *_manifests(book, history), *_keys(book)]
+    compared = [(path, (version,)) for path, version in current if path not in gone]
+    same = f"All {count(len(compared), 'artefact')} are bit-identical to what was made."
+    sentences = []
+    if gone:
+        sentences.append(f"Not here, of tasks that the parameters no longer name: {', '.join(gone)}.")
+    return _tell(book, "Is everything what was made?", same, differences, compared, sentences)
+
+
+def _tell(
+    book: Book,
+    question: str,
+    same: str,
+    differences: Sequence[Difference],
+    compared: Sequence[tuple[str, tuple[Version, ...]]],
+    sentences: Sequence[str] = (),
+) -> Answer:
+    headline = same
+    if differences:
+        headline = f"No: {count(len(differences), 'file')} {'is' if len(differences) == 1 else 'are'} not as made."
+    elif book.faults:
+        headline = "The files are those on record, but the records are not whole."
+    return answer(
+        book,
+        question,
+        headline,
+        "bad" if differences else "good",
+        {
+            "identical": not differences,
+            "differences": [vars(one) for one in differences],
+            "compared": [
+                {"path": path, "with": [{"path": one.path, "sha256": one.digest} for one in versions]}
+                for path, versions in compared
+            ],
+        },
+        sentences=sentences,
+        blocks=(
+            Table(
+                "Not as made",
+                ("file", "", "made as", "is", "note"),
+                [
+                    (one.file, one.problem, short(one.was or ""), short(one.found or ""), one.note)
+                    for one in differences
+                ],
+            ),
+            Table(
+                "Compared",
+                ("path", "with"),
+                [(path, ", ".join(map(str, versions)) or "nothing on record") for path, versions in compared],
+            ),
+        ),
+    )
+
+
+def _compare_asked(book: Book, history: History, asked: str) -> tuple[tuple[Version, ...], list[Difference]]:
+    path = next((one for one in (Path(asked), book.paths.root / asked) if one.exists()), None)
+    name = None if path is None else relative(book, path)
+    if path is None:
+        if asked in history.current:
+            return (history.current[asked],), _compare(book, history, history.current[asked], book.paths.root / asked)
+        raise DataError("there is no such file", where=asked, remedy="give a file or folder")
+    if name is not None:
+        owner = next((history.current[one] for one in history.current if _holds(one, name)), None)
+        below = [history.current[one] for one in history.children(name)]
+        if owner is not None:
+            return (owner,), _compare(book, history, owner, path, inside=name)
+        if below:
+            return tuple(below), _compare_many(book, history, below, path, name)
+    found = find(book, history, asked)
+    if found.exact:
+        return found.versions, []
+    if not found.versions:
+        return (), [Difference(asked, "is unknown", found=found.digest, note="no run made these bytes")]
+    nearest = found.versions[0]
+    return (nearest,), _compare_files(history, history.files[nearest], files_of(path), asked)
+
+
+def _compare(book: Book, history: History, version: Version, path: Path, *, inside: str = "") -> list[Difference]:
+    """Compares an artefact, or a file or folder inside of it, with a version."""
+    expected = history.files[version]
+    below = inside[len(version.path) + 1 :] if inside else ""
+    if below:
+        expected = {
+            one[len(below) + 1 :] or ".": digest
+            for one, digest in expected.items()
+            if f"{one}/".startswith(f"{below}/")
+        }
+    shown = inside or version.path
+    if not path.exists():
+        return [Difference(shown, "is missing", was=version.digest, note="`dvc pull` brings it back")]
+    try:
+        return _compare_files(history, expected, files_of(path), shown)
+    except DataError as error:
+        return [Difference(error.where or shown, error.problem)]
+
+
+def _compare_many(book: Book, history: History, versions: Iterable[Version], path: Path, name: str) -> list[Difference]:
+    """Compares a folder with all that the records say lies in it."""
+    expected: dict[str, str] = {}
+    for version in versions:
+        below = version.path[len(name) + 1 :]
+        expected |= {
+            below if one == "." else f"{below}/{one}": digest for one, digest in history.files[version].items()
+        }
+    return _compare_files(history, expected, files_of(path), name)
+
+
+def _compare_files(
+    history: History, expected: Mapping[str, str], found: Mapping[str, str], shown: str
+) -> list[Difference]:
+    def name(file: str) -> str:
+        return shown if file == "." else f"{shown}/{file}"
+
+    differences = []
+    for file in sorted(expected.keys() | found.keys()):
+        was, now = expected.get(file), found.get(file)
+        if was == now:
+            continue
+        problem = "is unknown" if was is None else "is missing" if now is None else "differs"
+        differences.append(Difference(name(file), problem, was, now, _known_as(history, now)))
+    return differences
+
+
+def _known_as(history: History, digest: str | None) -> str:
+    """What a file is that is not what it should be."""
+    for version in reversed(history.made_by):
+        if digest is not None and digest in history.files[version].values():
+            return f"it is a file of {version}"
+    return ""
+
+
+def _holds(path: str, name: str) -> bool:
+    return f"{name}/".startswith(f"{path}/")
+
+
+def _retired(book: Book, history: History, version: Version) -> bool:
+    """Whether the parameters no longer name the task of an artefact."""
+    try:
+        tasks = yaml.safe_load(book.paths.params.read_text(encoding="utf-8"))["tasks"]
+    except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError):
+        return False
+    _, _, task = book.runs[history.made_by[version][-1]].predicate.stage.partition("@")
+    return bool(task) and task not in tasks
+
+
+def _champions(book: Book, history: History) -> Iterator[Difference]:
+    """Kept copies of policies that were champions."""
+    promoted = {one.policy for one in book.decided(Promotion)}
+    versions = {version.digest: version for version in history.made_by}
+    for folder in sorted(book.paths.champions("any").parent.glob("*/*")):
+        shown = relative(book, folder) or str(folder)
+        digest = next((one for one in promoted if folder.name and one.startswith(folder.name)), None)
+        if digest is None:
+            yield Difference(shown, "is unknown", note="no decision made it a champion")
+        elif digest in versions:
+            yield from _compare_files(history, history.files[versions[digest]], files_of(folder), shown)
+        elif digest_files(files_of(folder)) != digest:
+            yield Difference(shown, "differs", was=digest)
+
+
+def _manifests(book: Book, history: History) -> Iterator[Difference]:
+    """Manifests that are neither what a run read last nor what follows from the accepted datasets."""
+    if any(fault.file.startswith(str(book.paths.accepted)) for fault in book.faults):
+        return  # what follows from records that do not hold cannot be told
+    read = {link.read for links in history.links for link in links}
+    for path in sorted(book.paths.manifest("any").parent.glob("*.json")):
+        name, digest = relative(book, path) or str(path), digest_file(path)
+        if Version(name, digest) not in read:
+            follows = manifest_text(build_manifest(path.stem, book.acceptances)).encode()
+            if path.read_bytes() != follows:
+                yield Difference(name, "differs", found=digest, note="`world4rl manifests` makes it again")
+
+
+def _keys(book: Book) -> Iterator[Difference]:
+    """Public keys that cannot be read."""
+    for path in sorted(book.paths.trusted_keys.glob("*.pem")):
+        try:
+            keys.read_public(path)
+        except DataError as error:
+            yield Difference(relative(book, path) or str(path), error.problem, note=error.remedy or "")
