@@ -1,0 +1,99 @@
+"""Answers as self-contained HTML pages, in the style of the report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import jinja2
+
+from world4rl.audit.answers import Answer, Picture, Table, answer, cell, count, short
+from world4rl.audit.book import Book
+from world4rl.audit.picture import STATES, draw
+from world4rl.audit.stale import find_stale, what_is_stale
+from world4rl.audit.versions import History
+
+MOST = 500  # rows of a table
+
+
+def page(title: str, answers: Sequence[Answer], *, where: str, written: str) -> str:
+    """A page of one answer or more.
+
+    Args:
+        title: Of the page.
+        answers: At least one; all from the same book.
+        where: Which repository this is about.
+        written: When.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.ChoiceLoader(
+            [jinja2.PackageLoader("world4rl.audit"), jinja2.PackageLoader("world4rl.evaluation")]
+        ),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["cell"] = cell
+    return environment.get_template("page.html").render(
+        title=title, answers=answers, where=where, written=written, states=STATES, most=MOST
+    )
+
+
+def overview(book: Book, history: History) -> list[Answer]:
+    """The answers of the overview: what there is, and what is stale."""
+    current = sorted(history.current.items())
+    stale = find_stale(book, history)
+    running = [one for one, end in book.deployments if end is None]
+    whole = (
+        "The records are whole" if not book.faults else f"{count(len(book.faults), 'file')} of the records do not hold"
+    )
+    first = answer(
+        book,
+        "What has been made here?",
+        f"{whole}: {count(len(book.runs), 'run')} made {count(len(history.made_by), 'version')} of "
+        f"{count(len(current), 'artefact')}; {len(stale) or 'none'} of them stale, "
+        f"{count(len({one.robot for one in running}), 'robot')} at work.",
+        "bad" if book.faults else "doubt" if stale else "good",
+        {
+            "artefacts": [{"path": path, "sha256": one.digest, "stale": path in stale} for path, one in current],
+            "champions": dict(book.champions),
+            "deployments": [one.model_dump(mode="json", exclude={"previous"}) for one in running],
+        },
+        blocks=(
+            Picture(
+                "The lineage",
+                draw(book, history, stale.keys()),
+                "A box is a run, with the first digits of what it made; a line says what it was made from. Dotted "
+                "lines: rollouts of a policy that became data of the next generation. Lines that follow from others "
+                "are left out. Point at a box to read all about it.",
+            ),
+            Table(
+                "Champions",
+                ("task", "policy", "runs on"),
+                [
+                    (task, short(digest), ", ".join(one.robot for one in running if one.policy == digest))
+                    for task, digest in sorted(book.champions.items())
+                ],
+            ),
+            Table(
+                "On robots",
+                ("robot", "task", "policy", "since", "by"),
+                [(one.robot, one.task, short(str(one.policy)), one.at, one.by) for one in running],
+            ),
+            Table(
+                "Artefacts",
+                ("path", "SHA-256", "made by", "on", ""),
+                [
+                    (
+                        path,
+                        one.digest,
+                        book.runs[history.made_by[one][-1]].predicate.stage,
+                        book.runs[history.made_by[one][-1]].predicate.ended,
+                        "stale" if path in stale else "current",
+                    )
+                    for path, one in current
+                ],
+            ),
+        ),
+    )
+    return [first, what_is_stale(book, history)]
