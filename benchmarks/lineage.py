@@ -15,7 +15,7 @@ from world4rl.files import write_json, write_text
 from world4rl.paths import ROLES, Paths, Role
 from world4rl.provenance import keys
 from world4rl.provenance.decisions import Decision, Decisions, Deployment, Promotion, Withdrawal
-from world4rl.provenance.digests import digest_bytes, digest_file, digest_folder, digest_json
+from world4rl.provenance.digests import digest_bytes, digest_file, digest_files, digest_folder, digest_json
 from world4rl.provenance.episodes import EpisodeSet, MemberEpisode, write_episode_set
 from world4rl.provenance.manifests import (
     ROLE_MANIFEST,
@@ -121,24 +121,28 @@ class MadeUp:
         root.mkdir(parents=True, exist_ok=True)
         keys.make_keys(self.private, self.paths.trusted_keys / "ada.pem")
         self.set_parameters(seed=seed)
-        self._manifests()
+        self.write_manifests()
 
     def set_parameters(self, **values: object) -> None:
         """Writes params.yaml."""
         write_json(self.paths.params, {"tasks": list(self.tasks), **values})  # JSON is YAML
         self._parameters = {"tasks": list(self.tasks), **values}
 
-    def land(self, tasks: Sequence[str], episodes: int, *, role: Role = "expert", **said: str) -> Acceptance:
+    def land(
+        self, tasks: Sequence[str], episodes: int, *, role: Role = "expert", manifests: bool = True, **said: str
+    ) -> Acceptance:
         """Accepts a dataset of some episodes a task.
 
         Args:
             tasks: Its tasks.
             episodes: How many of each.
             role: What they are.
+            manifests: Whether to bring the manifests up to date at once; else `write_manifests` does it later.
             said: Fields of the statement.
         """
         number = len(list(self.paths.accepted.glob("*.json")))
-        digest = digest_json(["dataset", self._seed, number])
+        content = f"dataset {number} of {self._seed}"
+        digest = digest_files({"data/frames.bin": digest_bytes(content.encode())})
         landed = tuple(
             LandedEpisode(
                 episode=index,
@@ -154,9 +158,10 @@ class MadeUp:
             id=digest[:16], name=f"dataset_{number}", digest=digest, statement=statement, episodes=landed
         )
         for task in tasks:
-            write_text(self.paths.landed(task, role) / accepted.id / "data" / "frames.bin", f"{digest} {task}")
+            write_text(self.paths.landed(task, role) / accepted.id / "data" / "frames.bin", content)
         write_acceptance(accepted, self.paths)
-        self._manifests()
+        if manifests:
+            self.write_manifests()
         return accepted
 
     def repro(self, *, without: Sequence[str] = ()) -> list[str]:
@@ -273,7 +278,8 @@ class MadeUp:
                 for step in steps:
                     yield step, task
 
-    def _manifests(self) -> None:
+    def write_manifests(self) -> None:
+        """Brings the manifests up to date."""
         write_manifests(self.tasks, self.paths)
 
     def _put_role_manifests(self, task: str) -> None:

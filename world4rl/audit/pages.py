@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
 
 import jinja2
 
@@ -11,6 +13,7 @@ from world4rl.audit.book import Book
 from world4rl.audit.picture import STATES, draw
 from world4rl.audit.stale import find_stale, what_is_stale
 from world4rl.audit.versions import History
+from world4rl.files import write_text
 
 MOST = 500  # rows of a table
 
@@ -39,11 +42,19 @@ def page(title: str, answers: Sequence[Answer], *, where: str, written: str) -> 
     )
 
 
+def write_page(book: Book, title: str, answers: Sequence[Answer], out: Path) -> None:
+    """Writes a page, now."""
+    written = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    write_text(out, page(title, answers, where=str(book.paths.root.resolve()), written=written))
+
+
 def overview(book: Book, history: History) -> list[Answer]:
     """The answers of the overview: what there is, and what is stale."""
     current = sorted(history.current.items())
     stale = find_stale(book, history)
     running = [one for one, end in book.deployments if end is None]
+    fouled = history.lineage.descendants(held := starts_of(book, history, book.withdrawn)) | held
+    used = sum(version in fouled for _, version in current)
     whole = (
         "The records are whole" if not book.faults else f"{count(len(book.faults), 'file')} of the records do not hold"
     )
@@ -53,12 +64,14 @@ def overview(book: Book, history: History) -> list[Answer]:
         f"{whole}: {count(len(book.runs), 'run')} made {count(len(history.made_by), 'version')} of "
         f"{count(len(current), 'artefact')}; {len(stale) or 'none'} of them stale, "
         f"{count(len({one.robot for one in running}), 'robot')} at work.",
-        "bad" if book.faults else "doubt" if stale else "good",
+        "bad" if book.faults or used else "doubt" if stale else "good",
         {
+            "from withdrawn episodes": sorted(path for path, version in current if version in fouled),
             "artefacts": [{"path": path, "sha256": one.digest, "stale": path in stale} for path, one in current],
             "champions": dict(book.champions),
             "deployments": [one.model_dump(mode="json", exclude={"previous"}) for one in running],
         },
+        sentences=[f"{count(used, 'current artefact')} made from episodes that were withdrawn since."] if used else (),
         blocks=(
             Picture(
                 "The lineage",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +12,10 @@ import yaml
 from world4rl.audit.answers import Answer, Table, answer, count, short
 from world4rl.audit.book import Book
 from world4rl.audit.find import files_of, find, relative
-from world4rl.audit.versions import History, Version
+from world4rl.audit.versions import History, Version, is_landed
 from world4rl.errors import DataError
 from world4rl.provenance import keys
-from world4rl.provenance.decisions import Promotion
+from world4rl.provenance.decisions import Promotion, Withdrawal
 from world4rl.provenance.digests import digest_file, digest_files
 from world4rl.provenance.manifests import build_manifest, manifest_text
 
@@ -63,23 +64,52 @@ def verify(book: Book, history: History, asked: Sequence[str] = ()) -> Answer:
 
 
 def _everything(book: Book, history: History) -> Answer:
-    current = sorted(history.current.items())
-    gone = [
-        path for path, version in current if _retired(book, history, version) and not (book.paths.root / path).exists()
-    ]
-    differences = [
-        difference
-        for path, version in current
-        if path not in gone
-        for difference in _compare(book, history, version, book.paths.root / path)
-    ]
+    differences: list[Difference] = []
+    compared: list[tuple[str, tuple[Version, ...]]] = []
+    notes = defaultdict(list)
+    for path, version in sorted(history.current.items()):
+        why = None if (book.paths.root / path).exists() else _may_be_gone(book, history, version)
+        if why is not None:
+            notes[why].append(path)
+            continue
+        compared.append((path, (version,)))
+        differences += _pending(book, history, version, _compare(history, version, book.paths.root / path))
     differences += [*_champions(book, history), *_manifests(book, history), *_keys(book)]
-    compared = [(path, (version,)) for path, version in current if path not in gone]
     same = f"All {count(len(compared), 'artefact')} are bit-identical to what was made."
-    sentences = []
-    if gone:
-        sentences.append(f"Not here, of tasks that the parameters no longer name: {', '.join(gone)}.")
+    sentences = [f"Not here, {why}: {', '.join(paths)}." for why, paths in notes.items()]
     return _tell(book, "Is everything what was made?", same, differences, compared, sentences)
+
+
+def _may_be_gone(book: Book, history: History, version: Version) -> str | None:
+    """Why an artefact need not be here; None where it should be."""
+    affected = {(one.name, one.sha256) for each in book.decided(Withdrawal) for one in each.affected}
+    if (version.path, version.digest) in affected:
+        return "because of a withdrawal"
+    try:
+        tasks = yaml.safe_load(book.paths.params.read_text(encoding="utf-8"))["tasks"]
+    except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError):
+        return None
+    _, _, task = book.runs[history.made_by[version][-1]].predicate.stage.partition("@")
+    return "of tasks that the parameters no longer name" if task and task not in tasks else None
+
+
+def _pending(book: Book, history: History, version: Version, found: list[Difference]) -> list[Difference]:
+    """The differences of a folder of accepted datasets without those that its stage will only come to.
+
+    A dataset that was accepted since its last run must be what was accepted; one that was withdrawn may be gone.
+    """
+    if not is_landed(version.path) or not found:
+        return found
+    folder = book.paths.root / version.path
+    right = {
+        one.id
+        for one in book.acceptances
+        if one.id not in history.datasets[version]
+        and (folder / one.id).is_dir()
+        and digest_files(files_of(folder / one.id)) == one.digest
+    }
+    withdrawn = {one for one in book.withdrawn_datasets if not (folder / one).exists()}
+    return [one for one in found if one.file[len(version.path) + 1 :].split("/")[0] not in right | withdrawn]
 
 
 def _tell(
@@ -132,15 +162,15 @@ def _compare_asked(book: Book, history: History, asked: str) -> tuple[tuple[Vers
     name = None if path is None else relative(book, path)
     if path is None:
         if asked in history.current:
-            return (history.current[asked],), _compare(book, history, history.current[asked], book.paths.root / asked)
+            return (history.current[asked],), _compare(history, history.current[asked], book.paths.root / asked)
         raise DataError("there is no such file", where=asked, remedy="give a file or folder")
     if name is not None:
         owner = next((history.current[one] for one in history.current if _holds(one, name)), None)
         below = [history.current[one] for one in history.children(name)]
         if owner is not None:
-            return (owner,), _compare(book, history, owner, path, inside=name)
+            return (owner,), _compare(history, owner, path, inside=name)
         if below:
-            return tuple(below), _compare_many(book, history, below, path, name)
+            return tuple(below), _compare_many(history, below, path, name)
     found = find(book, history, asked)
     if found.exact:
         return found.versions, []
@@ -150,7 +180,7 @@ def _compare_asked(book: Book, history: History, asked: str) -> tuple[tuple[Vers
     return (nearest,), _compare_files(history, history.files[nearest], files_of(path), asked)
 
 
-def _compare(book: Book, history: History, version: Version, path: Path, *, inside: str = "") -> list[Difference]:
+def _compare(history: History, version: Version, path: Path, *, inside: str = "") -> list[Difference]:
     """Compares an artefact, or a file or folder inside of it, with a version."""
     expected = history.files[version]
     below = inside[len(version.path) + 1 :] if inside else ""
@@ -206,16 +236,6 @@ def _known_as(history: History, digest: str | None) -> str:
 
 def _holds(path: str, name: str) -> bool:
     return f"{name}/".startswith(f"{path}/")
-
-
-def _retired(book: Book, history: History, version: Version) -> bool:
-    """Whether the parameters no longer name the task of an artefact."""
-    try:
-        tasks = yaml.safe_load(book.paths.params.read_text(encoding="utf-8"))["tasks"]
-    except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError):
-        return False
-    _, _, task = book.runs[history.made_by[version][-1]].predicate.stage.partition("@")
-    return bool(task) and task not in tasks
 
 
 def _champions(book: Book, history: History) -> Iterator[Difference]:

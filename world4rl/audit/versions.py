@@ -105,7 +105,7 @@ class History:
             self.files[version] = files = _files(out.name, record.subject)
             self.lineage.add(version, [source for source in sources if source != version])
             self.holds[version].update(_sets_of(out.name, record.predicate))
-            if PurePosixPath(out.name).parts[:-2] == PurePosixPath(LANDED).parts:
+            if is_landed(out.name):
                 self.datasets[version].update(name.split("/")[0] for name in files if "/" in name)
 
     def _link(self, read: Version, run: Run) -> Link:
@@ -145,6 +145,11 @@ class History:
             if path in self.versions:
                 return Link(read, tuple(sorted(set(self.versions[path]))), proven=False)
         return None
+
+
+def is_landed(path: str) -> bool:
+    """Whether an output is the folder of accepted datasets of a task and role."""
+    return PurePosixPath(path).parts[:-2] == PurePosixPath(LANDED).parts
 
 
 def digest_inside(files: Mapping[str, str], name: str) -> str | None:

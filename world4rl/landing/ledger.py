@@ -360,5 +360,6 @@ class Ledger:
 
 
 def _entry(row: sqlite3.Row) -> Entry:
-    *columns, needs = row  # in the order of the schema, which is that of the class
-    return Entry(*columns, () if needs == "[]" else tuple(json.loads(needs)))
+    *columns, needs = tuple(row)  # in the order of the schema, which is that of the class
+    columns.append(() if needs == "[]" else tuple(json.loads(needs)))
+    return Entry(*columns)
