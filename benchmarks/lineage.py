@@ -153,7 +153,7 @@ class MadeUp:
             )
             for index, task in enumerate(task for task in tasks for _ in range(episodes))
         )
-        statement = Statement(source=role, **said)  # type: ignore[arg-type]
+        statement = Statement(source=role, **said)
         accepted = Acceptance(
             id=digest[:16], name=f"dataset_{number}", digest=digest, statement=statement, episodes=landed
         )
@@ -340,6 +340,8 @@ def three_generations(root: Path, tasks: Sequence[str], *, episodes: int = 3) ->
             if number % 2 == 0:
                 made.deploy(f"arm-{number + 1}", task, policy)
             if generation < 2:
-                said = {"operator": "ada", "robot_id": f"arm-{number + 1}", "consent": "training"}
-                made.land([task], episodes, role="policy", policy=policy, **said)
+                robot = f"arm-{number + 1}"
+                made.land(
+                    [task], episodes, role="policy", policy=policy, operator="ada", robot_id=robot, consent="training"
+                )
     return made

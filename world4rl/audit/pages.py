@@ -11,6 +11,7 @@ import jinja2
 from world4rl.audit.answers import Answer, Picture, Table, answer, cell, count, short
 from world4rl.audit.book import Book
 from world4rl.audit.picture import STATES, draw
+from world4rl.audit.reach import starts_of
 from world4rl.audit.stale import find_stale, what_is_stale
 from world4rl.audit.versions import History
 from world4rl.files import write_text
