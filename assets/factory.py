@@ -11,7 +11,7 @@ from dagster import (
     asset,
 )
 
-from assets import showing
+from assets import auditing, showing
 from assets.dvc_project import DvcProject, Recorded, Stage
 from assets.recording import Kept, record_stage
 from assets.stage_runner import Outcome, StageRunner
@@ -92,4 +92,5 @@ def describe(
     if outcome.log is not None:
         metadata["log"] = showing.file(outcome.log)
     metadata.update(member.show(Paths(project.root), stage.task))
+    metadata.update(auditing.pages(Paths(project.root), stage))
     return MaterializeResult(metadata=metadata, data_version=DataVersion(recorded.data_version))

@@ -26,6 +26,7 @@ from world4rl.provenance.manifests import (
     write_manifests,
 )
 from world4rl.provenance.records import Chain, Code, Record, Run, Subject, subject
+from world4rl.provenance.signatures import sign_model
 from world4rl.provenance.statement import Statement
 
 FIRST = datetime(2026, 1, 1, tzinfo=UTC)
@@ -197,6 +198,9 @@ class MadeUp:
             figures = {"seconds": 60.0, "made by": digest_json([s.sha256 for s in inputs])}
             write_json(self.paths.root / place.format(task=task), figures)
         places = [place.format(task=task) for place in (*step.outputs, *step.figures)]
+        for place in places:
+            if place.startswith("models/"):
+                sign_model(self.paths.root / place, self.digest(place), self.private, self.paths)
         return self.record(
             step.name if task is None else f"{step.name}@{task}",
             inputs=inputs,

@@ -179,6 +179,10 @@ class Paths:
         """The report's figures as JSON."""
         return self.root / "reports" / "summary.json"
 
+    def audit(self, name: str) -> Path:
+        """HTML page of an audit: `index` for all, else about a DVC stage."""
+        return self.root / "reports" / "audit" / f"{name}.html"
+
     @property
     def signatures(self) -> Path:
         """Folder of the signatures of models."""

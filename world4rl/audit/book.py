@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from world4rl.demos.layout import COLLECTED
 from world4rl.errors import DataError
 from world4rl.paths import Paths
 from world4rl.provenance.decisions import Decision, Decisions, Deployment, Promotion, Rollback, Withdrawal
-from world4rl.provenance.episodes import COLLECTED, EpisodeSet, MemberEpisode, read_episode_sets
+from world4rl.provenance.episodes import EpisodeSet, MemberEpisode, read_episode_sets
 from world4rl.provenance.manifests import Acceptance, acceptance_files, read_acceptance
 from world4rl.provenance.records import Chain, Digest, Record, Run
 

@@ -29,7 +29,12 @@ def which_episodes(book: Book, history: History, asked: str) -> Answer:
     Raises:
         DataError: there is nothing of that name.
     """
-    found = find(book, history, asked)
+    return episodes_behind(book, history, find(book, history, asked))
+
+
+def episodes_behind(book: Book, history: History, found: Found) -> Answer:
+    """Answers for what was found."""
+    asked = found.asked
     question = f"Which episodes made {asked}?"
     data: dict[str, Any] = {"asked": asked, "sha256": found.digest, "how": found.how, "versions": []}
     if not found.versions:

@@ -164,11 +164,25 @@ def _settings(now: Now, run: Run) -> Iterator[tuple[str, float]]:
     """Parameters and modules of the code that are no longer what they were."""
     if now.parameters is not None:
         for name, value in run.parameters.items():
-            if _select(now.parameters, name) != value:
+            if not _alike(_select(now.parameters, name), value):
                 yield f"{PARAMETERS}: {name}", now.book.paths.params.stat().st_mtime
     for module, digest in run.code.modules.items():
         if now.module(module) != digest:
             yield module, now.changed(module)
+
+
+def _alike(now: Any, then: Any) -> bool:
+    """Whether two values are the same; `6e-05` is a number for one reader of YAML and a text for another."""
+    if isinstance(now, Mapping) and isinstance(then, Mapping):
+        return now.keys() == then.keys() and all(_alike(now[key], then[key]) for key in now)
+    if isinstance(now, list) and isinstance(then, list):
+        return len(now) == len(then) and all(map(_alike, now, then))
+    if isinstance(now, str) and isinstance(then, float):
+        try:
+            return float(now) == then
+        except ValueError:
+            return False
+    return now == then
 
 
 def _select(values: Any, name: str) -> Any:

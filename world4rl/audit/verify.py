@@ -18,6 +18,7 @@ from world4rl.provenance import keys
 from world4rl.provenance.decisions import Promotion, Withdrawal
 from world4rl.provenance.digests import digest_file, digest_files
 from world4rl.provenance.manifests import build_manifest, manifest_text
+from world4rl.provenance.signatures import verify_model
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,8 @@ def _everything(book: Book, history: History) -> Answer:
         compared.append((path, (version,)))
         differences += _pending(book, history, version, _compare(history, version, book.paths.root / path))
     differences += [*_champions(book, history), *_manifests(book, history), *_keys(book)]
+    if not differences:  # of models that are no longer what was made no signature can be right
+        differences += _signatures(book, history)
     same = f"All {count(len(compared), 'artefact')} are bit-identical to what was made."
     sentences = [f"Not here, {why}: {', '.join(paths)}." for why, paths in notes.items()]
     return _tell(book, "Is everything what was made?", same, differences, compared, sentences)
@@ -199,7 +202,7 @@ def _compare(history: History, version: Version, path: Path, *, inside: str = ""
         return [Difference(error.where or shown, error.problem)]
 
 
-def _compare_many(book: Book, history: History, versions: Iterable[Version], path: Path, name: str) -> list[Difference]:
+def _compare_many(history: History, versions: Iterable[Version], path: Path, name: str) -> list[Difference]:
     """Compares a folder with all that the records say lies in it."""
     expected: dict[str, str] = {}
     for version in versions:
@@ -273,3 +276,24 @@ def _keys(book: Book) -> Iterator[Difference]:
             keys.read_public(path)
         except DataError as error:
             yield Difference(relative(book, path) or str(path), error.problem, note=error.remedy or "")
+
+
+def _signatures(book: Book, history: History) -> Iterator[Difference]:
+    """Signatures of the current models that are not right, and models that should have one."""
+    for path, version in sorted(history.current.items()):
+        folder = book.paths.root / path
+        if not book.paths.signatures.is_dir() or not path.startswith("models/") or not folder.is_dir():
+            continue
+        signature, place = book.paths.signature(version.digest), book.paths.signed_place(Path(path))
+        for file in (signature, place):
+            if not file.is_file():
+                yield Difference(
+                    relative(book, file) or str(file), "is missing", note=f"`world4rl record` signs {path}"
+                )
+        if signature.is_file() and place.is_file():
+            if place.read_bytes() != f"{version.digest}\n".encode():
+                yield Difference(relative(book, place) or str(place), "differs", note=f"it should name {version}")
+            try:
+                verify_model(folder)
+            except DataError as error:
+                yield Difference(relative(book, signature) or str(signature), error.problem, note=f"of {path}")

@@ -7,7 +7,7 @@ from typing import Any
 
 from world4rl.audit.answers import Answer, Table, answer, short
 from world4rl.audit.book import Book
-from world4rl.audit.find import find
+from world4rl.audit.find import Found, find
 from world4rl.audit.versions import History, Version
 from world4rl.provenance.decisions import Deployment, Promotion, Rejection, Rollback
 from world4rl.provenance.records import Record, Run
@@ -19,7 +19,12 @@ def who(book: Book, history: History, asked: str) -> Answer:
     Raises:
         DataError: there is nothing of that name.
     """
-    found = find(book, history, asked)
+    return who_made(book, history, find(book, history, asked))
+
+
+def who_made(book: Book, history: History, found: Found) -> Answer:
+    """Answers for what was found."""
+    asked = found.asked
     question = f"Who made {asked}, when and with what?"
     if not found.versions:
         headline = f"Nothing on record made {asked}: no run made these bytes."

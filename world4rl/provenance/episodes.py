@@ -17,7 +17,6 @@ from world4rl.paths import Paths
 from world4rl.provenance.digests import digest_bytes, digest_file
 from world4rl.provenance.statement import Statement
 
-COLLECTED = "collected"  # the dataset that the simulator recorded here; every task and role has its own
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -49,7 +48,7 @@ class EpisodeSet(_Frozen):
     """The episodes of one dataset in one store.
 
     Attributes:
-        dataset: `COLLECTED` for what the simulator recorded here, else the id of the accepted dataset.
+        dataset: `collected` for what the simulator recorded here, else the id of the accepted dataset.
         statement: Who recorded them, with which robot, for which use.
         episodes: By their index.
     """
