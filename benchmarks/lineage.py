@@ -5,6 +5,7 @@ For whoever needs a lineage and has no hour to wait for one: the audit's benchma
 
 from __future__ import annotations
 
+import copy
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -123,6 +124,13 @@ class MadeUp:
         keys.make_keys(self.private, self.paths.trusted_keys / "ada.pem")
         self.set_parameters(seed=seed)
         self.write_manifests()
+
+    def at(self, root: Path) -> MadeUp:
+        """The same repository, copied elsewhere."""
+        other = copy.copy(self)
+        other.paths, other._chain = Paths(root), Chain(Paths(root).records, (Run,))
+        other._inputs = dict(self._inputs)
+        return other
 
     def set_parameters(self, **values: object) -> None:
         """Writes params.yaml."""

@@ -270,12 +270,16 @@ def _manifests(book: Book, history: History) -> Iterator[Difference]:
 
 
 def _keys(book: Book) -> Iterator[Difference]:
-    """Public keys that cannot be read."""
+    """Public keys that cannot be read, or that are written as no program writes them."""
     for path in sorted(book.paths.trusted_keys.glob("*.pem")):
+        name = relative(book, path) or str(path)
         try:
-            keys.read_public(path)
+            whole = keys.write_public(keys.read_public(path)) == path.read_bytes().decode("ascii", "replace")
         except DataError as error:
-            yield Difference(relative(book, path) or str(path), error.problem, note=error.remedy or "")
+            yield Difference(name, error.problem, note=error.remedy or "")
+        else:
+            if not whole:
+                yield Difference(name, "differs", note="restore it with Git")
 
 
 def _signatures(book: Book, history: History) -> Iterator[Difference]:
@@ -293,6 +297,7 @@ def _signatures(book: Book, history: History) -> Iterator[Difference]:
         if signature.is_file() and place.is_file():
             if place.read_bytes() != f"{version.digest}\n".encode():
                 yield Difference(relative(book, place) or str(place), "differs", note=f"it should name {version}")
+                continue
             try:
                 verify_model(folder)
             except DataError as error:

@@ -121,7 +121,7 @@ def make_keys(private: Path, public: Path) -> None:
     private.parent.mkdir(parents=True, exist_ok=True)
     with open(os.open(private, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
         file.write(pem)
-    write_text(public, _public_text(key.public_key()))
+    write_text(public, write_public(key.public_key()))
 
 
 def sign(content: bytes, private: Path) -> bytes:
@@ -139,7 +139,7 @@ def public_text(private: Path) -> str:
     Raises:
         ConfigError: as for `sign`.
     """
-    return _public_text(_private(private).public_key())
+    return write_public(_private(private).public_key())
 
 
 def verify(content: bytes, signature: bytes, trusted: Path) -> str:
@@ -194,5 +194,6 @@ def _private(path: Path) -> ec.EllipticCurvePrivateKey:
     return key
 
 
-def _public_text(key: ec.EllipticCurvePublicKey) -> str:
+def write_public(key: ec.EllipticCurvePublicKey) -> str:
+    """A public key as PEM."""
     return key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo).decode()

@@ -176,6 +176,6 @@ def _repository(folder: Path) -> Paths | None:
 
 def _expected(place: Path) -> str | None:
     try:
-        return place.read_text(encoding="utf-8").strip()
+        return place.read_text(encoding="utf-8", errors="replace").strip()
     except (FileNotFoundError, NotADirectoryError):
         return None
