@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
@@ -16,6 +17,7 @@ from world4rl.audit.episodes import which_episodes
 from world4rl.audit.reach import reach
 from world4rl.audit.stale import find_stale, what_is_stale
 from world4rl.audit.verify import verify
+from world4rl.audit.versions import Version
 from world4rl.audit.who import who
 from world4rl.errors import ConfigError, DataError
 from world4rl.files import read_json
@@ -99,14 +101,8 @@ def test_each_way_runs_through_the_graph(read) -> None:
     for one in answer.data["artefacts"]:
         way = [(step["path"], step["sha256"]) for step in one["way"]]
         assert way[-1] == (one["path"], one["sha256"])
-        for before, after in zip(way, way[1:], strict=False):
-            made_from = {
-                (v.path, v.digest)
-                for v in history.lineage.made_from[
-                    type(book) and next(v for v in history.made_by if (v.path, v.digest) == after)
-                ]
-            }
-            assert before in made_from
+        for before, after in itertools.pairwise(way):
+            assert Version(*before) in history.lineage.made_from[Version(*after)]
 
 
 def test_an_episode_is_known_by_its_digest_as_it_landed_and_as_training_sees_it(made: MadeUp, read) -> None:
@@ -123,7 +119,7 @@ def test_reach_asks_about_one_thing_that_is_known(read) -> None:
         with pytest.raises(ConfigError):
             reach(*read, **wrong)
     for unknown in ({"operator": "zoe"}, {"dataset": "none"}, {"episode": "0123456789"}):
-        with pytest.raises(DataError, match="knows|names"):
+        with pytest.raises(DataError, match=r"knows|names"):
             reach(*read, **unknown)
 
 
@@ -297,7 +293,7 @@ def test_a_lost_episode_set_is_a_fault(copy: MadeUp) -> None:
 def test_acceptances_are_sealed(copy: MadeUp) -> None:
     file = next(copy.paths.accepted.glob("*.json"))
     values = read_json(file)
-    assert list(values)[0] == "seal"
+    assert next(iter(values)) == "seal"
     file.write_text(file.read_text().replace('"name"', '"name" '))
     book, _ = open_book(copy.paths.root)
     assert [fault.file for fault in book.faults] == [str(file)]

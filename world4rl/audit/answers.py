@@ -14,7 +14,8 @@ from markupsafe import Markup
 
 from world4rl.audit.book import Book, Fault
 
-SHOWN = 20  # rows of a table that the command line prints
+SHOWN = 20  # rows of a table that the command line prints,
+MOST = 500  # and that a page shows
 Verdict = Literal["good", "doubt", "bad"]
 
 
@@ -27,12 +28,14 @@ class Table:
         columns: Their heads.
         rows: As many cells each; None: nothing to say.
         note: What a reader must know of it.
+        left_out: How many more rows there are than those given.
     """
 
     title: str
     columns: Sequence[str]
     rows: Sequence[Sequence[object]]
     note: str = ""
+    left_out: int = 0
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,7 @@ class Answer:
         """The answer for machines."""
         chain = {"holds": self.checked, "faults": [asdict(fault) for fault in self.faults]}
         values = {"question": self.question, "answer": self.headline, "ok": self.ok, "records": chain, **self.data}
-        return json.dumps(values, indent=2, allow_nan=False)
+        return json.dumps(values, allow_nan=False)
 
     def text(self) -> str:
         """The answer for a terminal."""
@@ -126,6 +129,7 @@ def _table(table: Table) -> list[str]:
     lines = [table.title, *([table.note] if table.note else [])]
     for row in [list(table.columns), *rows] if any(table.columns) else rows:
         lines.append("  " + "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
-    if len(table.rows) > SHOWN:
-        lines.append(f"  … and {len(table.rows) - SHOWN:,} more; --json lists them all")
+    more = len(table.rows) - len(rows) + table.left_out
+    if more:
+        lines.append(f"  … and {more:,} more; --json lists them all")
     return lines

@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from world4rl.audit.answers import Answer, Table, answer, count, short
+from world4rl.audit.answers import MOST, Answer, Table, answer, count, short
 from world4rl.audit.book import Book, Member, episodes_of
 from world4rl.audit.find import Found, find
 from world4rl.audit.versions import History, Version
@@ -160,17 +160,18 @@ def _datasets(book: Book, sets: Sequence[str], landed: Sequence[Acceptance]) -> 
 
 def _list(book: Book, members: Sequence[Member]) -> Table:
     rows = []
-    for one in members:
+    for one in members[:MOST]:
         state = "withdrawn" if one.episode.digest in book.withdrawn else one.episode.split
         operator = book.sets[one.set_digest].statement.operator
         rows.append((one.dataset, one.episode.task, one.episode.episode, state, operator, one.episode.digest))
-    return Table("Episodes", ("dataset", "task", "episode", "used as", "operator", "SHA-256"), rows)
+    columns = ("dataset", "task", "episode", "used as", "operator", "SHA-256")
+    return Table("Episodes", columns, rows, left_out=len(members) - len(rows))
 
 
 def _episode(book: Book, one: Member) -> dict[str, Any]:
     return {
         "dataset": one.dataset,
-        **one.episode.model_dump(mode="json"),
+        **vars(one.episode),  # plain values all
         "operator": book.sets[one.set_digest].statement.operator,
         "withdrawn": one.episode.digest in book.withdrawn,
     }

@@ -8,15 +8,13 @@ from pathlib import Path
 
 import jinja2
 
-from world4rl.audit.answers import Answer, Picture, Table, answer, cell, count, short
+from world4rl.audit.answers import MOST, Answer, Picture, Table, answer, cell, count, short
 from world4rl.audit.book import Book
 from world4rl.audit.picture import STATES, draw
 from world4rl.audit.reach import starts_of
-from world4rl.audit.stale import find_stale, what_is_stale
+from world4rl.audit.stale import find_stale, tell_stale
 from world4rl.audit.versions import History
 from world4rl.files import write_text
-
-MOST = 500  # rows of a table
 
 
 def page(title: str, answers: Sequence[Answer], *, where: str, written: str) -> str:
@@ -110,4 +108,4 @@ def overview(book: Book, history: History) -> list[Answer]:
             ),
         ),
     )
-    return [first, what_is_stale(book, history)]
+    return [first, tell_stale(book, history, stale)]

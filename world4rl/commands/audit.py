@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -111,6 +112,7 @@ def _read(root: Path) -> tuple[Book, History]:
     from world4rl.audit.versions import history_of
     from world4rl.paths import Paths
 
+    gc.disable()  # a short life among many objects that all stay
     book = read_book(Paths(root))
     return book, history_of(book)
 

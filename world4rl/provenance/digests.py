@@ -10,11 +10,12 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from world4rl.errors import DataError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 def digest_bytes(content: bytes) -> str:
@@ -34,6 +35,8 @@ def digest_arrays(arrays: Mapping[str, np.ndarray], *, header: Any = None) -> st
         arrays: Arrays of numbers or booleans by name; memory layout and byte order do not matter.
         header: What else belongs to the content.
     """
+    import numpy as np  # takes longer to import than most questions about records take to answer
+
     running = hashlib.sha256()
     little = {
         name: np.ascontiguousarray(array, array.dtype.newbyteorder("<")) for name, array in sorted(arrays.items())

@@ -1,0 +1,1 @@
+"""Measurements for people: each a command, none a test."""
