@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import json
 import time
+from contextlib import closing
 from typing import Annotated
 
 import typer
 
-from world4rl.commands.options import ROOT, JsonOption, RootOption
+from world4rl.commands.options import PARAMS, ROOT, JsonOption, ParamsOption, RootOption
 
 PANEL = "Lineage"
 
@@ -22,6 +23,7 @@ def add(app: typer.Typer) -> None:
     app.command(rich_help_panel=PANEL)(lineage)
     app.command(rich_help_panel=PANEL)(reproduce)
     app.command("plan", rich_help_panel=PANEL)(show_plan)
+    app.command(rich_help_panel=PANEL)(withdraw)
 
 
 def record(root: RootOption = ROOT) -> None:
@@ -114,3 +116,45 @@ def show_plan(
         typer.echo(json.dumps(plan_json(plan, waiting, params.retraining, time.time()), indent=2))
     else:
         typer.echo(plan_text(plan, waiting, params.retraining, time.time()))
+
+
+def withdraw(
+    episode: Annotated[
+        list[str] | None, typer.Option(help="Its digest (8 digits or more), or DATASET-ID:INDEX; repeatable.")
+    ] = None,
+    operator: Annotated[str | None, typer.Option(help="All that this person recorded.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="All of the accepted dataset with this id.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Carry it out; without it nothing is changed.")] = False,
+    by: Annotated[str | None, typer.Option(help="Who answers for it.")] = None,
+    because: Annotated[str | None, typer.Option(help="Why; it is kept for good, so no names here.")] = None,
+    models: Annotated[
+        bool, typer.Option("--models", help="Remove affected models and rollouts from cache and remotes too.")
+    ] = False,
+    also_landing: Annotated[
+        bool, typer.Option("--also-landing", help="Remove the datasets from the landing folder too.")
+    ] = False,
+    retrain: Annotated[bool, typer.Option("--retrain", help="Run `dvc repro` at the end.")] = False,
+    as_json: JsonOption = False,
+    params: ParamsOption = PARAMS,
+    root: RootOption = ROOT,
+) -> None:
+    """Withdraw episodes: show what that removes and retrains, or (--yes) carry it out. Nothing named: finish what was begun."""
+    from assets.withdrawing import Request, Withdrawals
+    from world4rl import progress
+    from world4rl.errors import ConfigError
+
+    request = Request(tuple(episode or ()), operator, dataset, models, also_landing)
+    named = bool(request.episodes or operator or dataset)
+    if yes and named and not (by and because):
+        raise ConfigError(
+            "who withdraws, and why?", where="--by, --because", remedy="say both: the decision names them"
+        )
+    with progress.session("withdraw"), closing(Withdrawals(root, params)) as withdrawals:
+        plan = withdrawals.plan(request)
+        typer.echo(json.dumps(plan.json(), indent=1) if as_json else "\n".join(plan.lines(request)))
+        if yes:
+            withdrawals.carry_out(request, plan, by=by or "", because=because or "")
+            if retrain:
+                withdrawals.retrain()
+    if not as_json:
+        typer.echo("done" if yes else "nothing was changed: --yes carries it out")

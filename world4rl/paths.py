@@ -47,6 +47,10 @@ class Paths:
         """JSON list of the episodes that a dataset gave to a store (`provenance.episodes`), by its digest."""
         return self.root / "data" / "episodes" / f"{digest}.json"
 
+    def redacted_episode_set(self, digest: str) -> Path:
+        """What stands for such a list once its people have withdrawn: the same episodes, and nobody's name."""
+        return self.root / "data" / "episodes" / f"{digest}.withdrawn.json"
+
     @property
     def records(self) -> Path:
         """Folder of the chain of run records."""

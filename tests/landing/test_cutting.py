@@ -34,7 +34,9 @@ def pictures(dataset: Path) -> dict[bytes, int]:
 
 
 @pytest.mark.parametrize("keep", [(0, 2), (1,), (2, 3)])
-def test_what_is_kept_is_the_same_to_the_bit(record: Callable[..., Path], tmp_path: Path, keep: tuple[int, ...]) -> None:
+def test_what_is_kept_is_the_same_to_the_bit(
+    record: Callable[..., Path], tmp_path: Path, keep: tuple[int, ...]
+) -> None:
     source = record(tmp_path / "source", (1, 2, 3, 4))
     before = episodes(source)
     cut(source, tmp_path / "cut", keep)

@@ -8,21 +8,63 @@ episode of a v3 video begins with a key frame, so nothing is decoded or encoded.
 from __future__ import annotations
 
 import json
-import os
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from world4rl.demos.ingest import IngestOptions
 from world4rl.demos.layout import EPISODES, INFO, SIDE_FILE, STATS, TASKS
 from world4rl.demos.reading import Dataset, open_dataset
+from world4rl.demos.survey import survey
 from world4rl.errors import DataError
 from world4rl.files import replacing, write_json
+from world4rl.landing.marker import mark
+from world4rl.provenance.manifests import ID_DIGITS, Acceptance, LandedEpisode
 
 WHOLE = "withdraw the whole dataset with --dataset, and land its other episodes again"
+
+
+def cut_accepted(
+    acceptance: Acceptance, source: Path, target: Path, keep: Sequence[LandedEpisode], options: IngestOptions
+) -> Acceptance:
+    """Cuts an accepted dataset down to some of its accepted episodes, and makes sure that they are still the same.
+
+    Args:
+        acceptance: The dataset's record.
+        source: Its folder.
+        target: Folder of the new dataset.
+        keep: Those of its accepted episodes to keep, at least one.
+        options: How the dataset was read when it was accepted.
+
+    Returns:
+        The record of the new dataset. What it holds decides its id, so that the same cut has the same one.
+
+    Raises:
+        DataError: an episode cannot be cut out without changing another one.
+    """
+    ordered = sorted(keep, key=lambda one: one.episode)
+    cut(source, target, [one.episode for one in ordered])
+    episodes = tuple(one.model_copy(update={"episode": number}) for number, one in enumerate(ordered))
+    waived = {one.episode: frozenset(one.waived) for one in episodes}
+    found = {one.episode: one.digest for one in survey(target, replace(options, waived=waived), {}).episodes}
+    if found != {one.episode: one.digest for one in episodes}:
+        raise DataError("the episodes that stay would not stay the same", where=source, remedy=WHOLE)
+    digest = mark(target).digest
+    return acceptance.model_copy(
+        update={
+            "id": digest[:ID_DIGITS],
+            "digest": digest,
+            "episodes": episodes,
+            "derived_from": acceptance.derived_from or acceptance.digest,
+        }
+    )
 
 
 def cut(source: Path, target: Path, keep: Sequence[int]) -> None:
@@ -108,8 +150,8 @@ def _cut_videos(dataset: Dataset, kept: set[int], root: Path) -> dict[int, dict[
     changed: dict[int, dict[str, float]] = {episode: {} for episode in kept}
     for camera in (name for name, feature in dataset.features.items() if feature.dtype == "video"):
         files: dict[Path, list[Mapping[Any, Any]]] = {}
-        for row in dataset.episodes.to_dict("records"):
-            files.setdefault(dataset.video_path(camera, row), []).append(row)
+        for entry in dataset.episodes.to_dict("records"):
+            files.setdefault(dataset.video_path(camera, entry), []).append(entry)
         for path, rows in files.items():
             mine = [row for row in rows if int(row["episode_index"]) in kept]
             if not mine:
@@ -117,7 +159,7 @@ def _cut_videos(dataset: Dataset, kept: set[int], root: Path) -> dict[int, dict[
             out = root / path.relative_to(dataset.root)
             out.parent.mkdir(parents=True, exist_ok=True)
             if len(mine) == len(rows):
-                os.link(path, out)
+                shutil.copyfile(path, out)
                 continue
             spans = [_span(dataset, camera, row) for row in mine]
             for row, shift in zip(mine, _cut_video(path, out, spans), strict=True):
@@ -139,13 +181,13 @@ def _cut_video(source: Path, target: Path, spans: Sequence[tuple[float, float, i
     """Copies the packets of some spans of a video, one after the other; returns by how many seconds each moved."""
     import av
 
+    shifts = []
+    end = 0  # of what was written, in the stream's own ticks
     try:
         with av.open(str(source)) as reading, av.open(str(target), "w") as writing:
             stream = reading.streams.video[0]
-            packets = [packet for packet in reading.demux(stream) if packet.pts is not None]
+            packets: list[Any] = [packet for packet in reading.demux(stream) if packet.pts is not None]
             out = writing.add_stream_from_template(stream)
-            shifts = []
-            end = None  # of what was written, in the stream's own ticks
             for start, stop, length in spans:
                 mine = [p for p in packets if start <= float(p.pts * p.time_base) < stop]
                 if len(mine) != length or not mine[0].is_keyframe or mine[0].pts != min(p.pts for p in mine):
@@ -154,9 +196,8 @@ def _cut_video(source: Path, target: Path, spans: Sequence[tuple[float, float, i
                         where=source,
                         remedy=WHOLE,
                     )
-                first = mine[0].pts
                 tick = round((stop - start) / length / mine[0].time_base)
-                shift = first - (end if end is not None else 0)
+                shift = mine[0].pts - end
                 end = max(p.pts for p in mine) + tick - shift
                 shifts.append(float(shift * mine[0].time_base))
                 for packet in mine:
@@ -164,9 +205,9 @@ def _cut_video(source: Path, target: Path, spans: Sequence[tuple[float, float, i
                     packet.dts -= shift
                     packet.stream = out
                     writing.mux(packet)
-            return shifts
     except av.FFmpegError as error:
         raise DataError(f"the video cannot be cut: {error}", where=source, remedy=WHOLE) from None
+    return shifts
 
 
 def _episode_table(
@@ -205,7 +246,7 @@ def _write_meta(dataset: Dataset, numbers: Mapping[int, int], table: pa.Table, r
     path = root / EPISODES / "chunk-000" / "file-000.parquet"
     path.parent.mkdir(parents=True)
     pq.write_table(table, path, compression="snappy")
-    os.link(dataset.root / TASKS, root / TASKS)
+    shutil.copyfile(dataset.root / TASKS, root / TASKS)
     count, frames = len(table), int(sum(table["length"].to_pylist()))
     info = json.loads((dataset.root / INFO).read_text(encoding="utf-8"))
     write_json(
@@ -226,7 +267,6 @@ def _write_meta(dataset: Dataset, numbers: Mapping[int, int], table: pa.Table, r
 
 def _statistics(table: pa.Table) -> dict[str, Any]:
     """The statistics of all episodes from those of each, as LeRobot sums them up; empty where there are none."""
-    import numpy as np
     from lerobot.datasets.compute_stats import aggregate_stats
 
     episodes: list[dict[str, dict[str, Any]]] = []

@@ -8,6 +8,7 @@ own version is enough, because it is written last and names the rest.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -141,6 +142,12 @@ class Inbox:
             yield path
         self._fs.pipe_file(self._path(name, MARKER), marker)
         self._fs.rm_file(self._path(name, UPLOADING))
+
+    def remove(self, name: str) -> None:
+        """Removes a dataset from the landing folder; one that is not there is fine."""
+        with suppress(FileNotFoundError):
+            self._fs.rm(self._path(name, "").rstrip("/"), recursive=True)
+        self._fs.invalidate_cache()
 
     def _path(self, name: str, path: str) -> str:
         return f"{self._root.rstrip('/')}/{name}/{path}"

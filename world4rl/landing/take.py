@@ -20,18 +20,27 @@ from world4rl.demos.ingest import IngestOptions
 from world4rl.demos.layout import SIDE_FILE
 from world4rl.demos.reading import read_side
 from world4rl.demos.storing import landed_options
-from world4rl.demos.survey import Survey, survey
+from world4rl.demos.survey import Survey, Surveyed, survey
 from world4rl.errors import DataError
 from world4rl.files import locked, replacing
+from world4rl.landing.cutting import cut_accepted
 from world4rl.landing.inbox import Inbox
 from world4rl.landing.ledger import Entry, Ledger, State
 from world4rl.landing.marker import MARKER, Marker, disagreements, mark, parse_marker
 from world4rl.paths import Paths
-from world4rl.provenance.manifests import Acceptance, LandedEpisode, read_acceptances, write_acceptance, write_manifests
+from world4rl.provenance.manifests import (
+    ID_DIGITS,
+    Acceptance,
+    LandedEpisode,
+    read_acceptances,
+    write_acceptance,
+    write_manifests,
+)
 from world4rl.provenance.statement import Statement, read_statement
+from world4rl.provenance.tombstones import Tombstones, read_tombstones
 
 CHECKER = "world4rl checks 1"  # raise it with every change of the checks: quarantine entries name it
-ID_DIGITS = 16
+WITHDRAWN = "withdrawn"  # the check that keeps out what was withdrawn; nobody can overrule it
 
 
 @dataclass(frozen=True)
@@ -83,7 +92,9 @@ def take(
 
     Raises:
         MachineError: the disk is full. The dataset is still there, for another attempt.
+        DataError: the decisions, which say what was withdrawn, cannot be trusted.
     """
+    stones = read_tombstones(paths)
     entry = ledger.claim(name, run, clock())
     if entry is None:
         return None
@@ -93,12 +104,17 @@ def take(
         shutil.rmtree(staging, ignore_errors=True)
         found = _fetch(entry, inbox, staging)
         digest = found.digest
-        taken, quarantined = _examine(entry, found, staging, ledger, params, paths)
+        taken, quarantined = _examine(entry, found, staging, ledger, params, paths, stones)
         if taken.acceptance is not None:
+            source = staging
+            if taken.detail.get(WITHDRAWN):
+                taken, source = _without_withdrawn(taken, taken.acceptance, staging, params)
             with locked(paths.landing_lock):
-                taken = _accept(taken, taken.acceptance, staging, params, paths)
+                if read_tombstones(paths) != stones:
+                    raise _Changed  # something was withdrawn meanwhile: look again
+                taken = _accept(taken, source, params, paths)
     except _Changed:
-        ledger.give_back(name, clock(), "it changed while it was read")
+        ledger.give_back(name, clock(), "it changed while it was read, or something was withdrawn meanwhile")
         return None
     except DataError as error:
         where = _relative(error.where, staging)
@@ -106,6 +122,7 @@ def take(
         quarantined = [{"episode": None, "check": "dataset", "reason": error.problem, "evidence": where}]
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+        shutil.rmtree(_cut_copy(staging), ignore_errors=True)
     ledger.settle(
         entry,
         taken.state,
@@ -152,7 +169,7 @@ def _fetch(entry: Entry, inbox: Inbox, staging: Path) -> Marker:
 
 
 def _examine(
-    entry: Entry, found: Marker, folder: Path, ledger: Ledger, params: Params, paths: Paths
+    entry: Entry, found: Marker, folder: Path, ledger: Ledger, params: Params, paths: Paths, stones: Tombstones
 ) -> tuple[Taken, Sequence[Mapping[str, Any]]]:
     """Decides what becomes of a verified copy, and which of its episodes are kept out; writes nothing."""
     accepted = read_acceptances(paths)
@@ -177,11 +194,21 @@ def _examine(
         f"the same content as {known[e.digest]}" for one in others if one.name == entry.name for e in one.episodes
     }
     kept_out = [q for q in result.quarantined if q["reason"] not in before]
+    withdrawn = [_withdrawn(episode, stones) for episode in result.episodes if episode.digest in stones.episodes]
+    if found.digest[:ID_DIGITS] in stones.datasets and not withdrawn:
+        raise DataError(
+            "some of its episodes were withdrawn, but as they are read now nobody can tell which",
+            where=SIDE_FILE,
+            remedy="land the other episodes as a dataset of their own, or set `reading` back to what it was",
+        )
+    result = replace(result, episodes=[one for one in result.episodes if one.digest not in stones.episodes])
     counts = {
         "accepted": len(result.episodes),
         "quarantined": len(kept_out),
         "known": len(result.quarantined) - len(kept_out),
+        **({WITHDRAWN: len(withdrawn)} if withdrawn else {}),
     }
+    kept_out += withdrawn
     why = ", ".join(f"{count} episodes {what}" for what, count in counts.items())
     detail: dict[str, Any] = {"why": why, **counts}
     if not result.episodes:
@@ -189,6 +216,29 @@ def _examine(
         return Taken(entry.name, "known" if nothing_new else "refused", detail), kept_out
     acceptance = _acceptance(entry.name, found.digest, statement, result, waived)
     return Taken(entry.name, "accepted", {**detail, "dataset": acceptance.id}, acceptance), kept_out
+
+
+def _withdrawn(episode: Surveyed, stones: Tombstones) -> Mapping[str, Any]:
+    """The quarantine entry of an episode that must not come back."""
+    return {
+        "episode": episode.episode,
+        "check": WITHDRAWN,
+        "reason": f"it was withdrawn on {stones.episodes[episode.digest][:10]}",
+        "evidence": f"sha256 {episode.digest[:16]}",
+    }
+
+
+def _without_withdrawn(taken: Taken, acceptance: Acceptance, staging: Path, params: Params) -> tuple[Taken, Path]:
+    """Cuts a staged copy down to what was accepted of it; returns where the rest is."""
+    folder = _cut_copy(staging)
+    options = door_options(params, acceptance.statement)
+    acceptance = cut_accepted(acceptance, staging, folder, acceptance.episodes, options)
+    detail = {**taken.detail, "dataset": acceptance.id}
+    return replace(taken, acceptance=acceptance, detail=detail), folder
+
+
+def _cut_copy(staging: Path) -> Path:
+    return staging.with_name(f".{staging.name}.cut")  # no dataset has such a name
 
 
 def _waived(ledger: Ledger, digest: str) -> dict[int, frozenset[str]]:
@@ -237,15 +287,22 @@ def _acceptance(
     return Acceptance(id=digest[:ID_DIGITS], name=name, digest=digest, statement=statement, episodes=episodes)
 
 
-def _accept(taken: Taken, acceptance: Acceptance, staging: Path, params: Params, paths: Paths) -> Taken:
+def _accept(taken: Taken, staging: Path, params: Params, paths: Paths) -> Taken:
     """Puts the copy among the accepted datasets of its tasks. The record comes last: only then it is accepted."""
+    acceptance = taken.acceptance
+    assert acceptance is not None
+    place_copies(acceptance, staging, paths)
+    write_acceptance(acceptance, paths)
+    return replace(taken, manifests=tuple(write_manifests(params.tasks, paths)))
+
+
+def place_copies(acceptance: Acceptance, source: Path, paths: Paths) -> None:
+    """Puts a dataset into the folders of its tasks and role, unless it is there: hard links, no bytes twice."""
     for task in sorted({episode.task for episode in acceptance.episodes}):
         folder = paths.landed(task, acceptance.statement.source) / acceptance.id
         if not folder.exists():
             with replacing(folder) as fresh:
-                shutil.copytree(staging, fresh, copy_function=os.link)
-    write_acceptance(acceptance, paths)
-    return replace(taken, manifests=tuple(write_manifests(params.tasks, paths)))
+                shutil.copytree(source, fresh, copy_function=os.link)
 
 
 def _relative(where: str | None, staging: Path) -> str:

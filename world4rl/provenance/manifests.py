@@ -23,6 +23,7 @@ from world4rl.provenance.digests import digest_bytes, digest_json, merkle_root
 from world4rl.provenance.statement import Statement
 
 REMAKE = "`world4rl manifests` makes manifests again from data/accepted; records come back from the lineage branch"
+ID_DIGITS = 16  # of a dataset's digest that make up its id
 ROLE_MANIFEST = "manifest.json"  # in the folder of a task's datasets in a role
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
@@ -60,6 +61,7 @@ class Acceptance(_Frozen):
         digest: Of its files' names and contents.
         statement: Who recorded it, with what, for which use.
         episodes: Those that were accepted, in their order.
+        derived_from: Digest of the dataset as it landed, where withdrawn episodes were cut out of it; else None.
     """
 
     format: Literal[1] = 1
@@ -68,6 +70,7 @@ class Acceptance(_Frozen):
     digest: Digest
     statement: Statement
     episodes: tuple[LandedEpisode, ...]
+    derived_from: Digest | None = None
 
 
 class ManifestDataset(_Frozen):
@@ -185,6 +188,11 @@ def _seal(content: bytes) -> bytes:
 
 
 _SEALED = len(_seal(b""))
+
+
+def remove_acceptance(id_: str, paths: Paths) -> None:
+    """Removes the record of a dataset that is accepted no more."""
+    (paths.accepted / f"{id_}.json").unlink(missing_ok=True)
 
 
 def read_manifest(path: Path) -> Manifest:
