@@ -138,7 +138,7 @@ def withdraw(
     params: ParamsOption = PARAMS,
     root: RootOption = ROOT,
 ) -> None:
-    """Withdraw episodes: show what that removes and retrains, or (--yes) carry it out. Nothing named: finish what was begun."""
+    """Withdraw episodes: show what goes and what runs again, or (--yes) carry it out. None named: finish what began."""
     from assets.withdrawing import Request, Withdrawals
     from world4rl import progress
     from world4rl.errors import ConfigError

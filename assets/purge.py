@@ -217,7 +217,10 @@ class Storages:
     def _sha256(self, name: str) -> str | None:
         for odb in self._odbs.values():
             with suppress(FileNotFoundError), odb.fs.open(odb.oid_to_path(name), "rb") as file:
-                return hashlib.file_digest(file, "sha256").hexdigest()
+                running = hashlib.sha256()
+                while part := file.read(1 << 20):
+                    running.update(part)
+                return running.hexdigest()
         return None
 
     def _locked(self) -> Iterator[Mapping[str, Any]]:

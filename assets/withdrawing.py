@@ -146,6 +146,7 @@ class Withdrawals:
         self.params: Params = load_params(Path(root) / params_file)
         self.project = DvcProject(root)
         self.storages = Storages(root)
+        self._inbox = open_inbox(self.params.landing.address, self.paths.root)
 
     def close(self) -> None:
         """Lets go of DVC's databases."""
@@ -155,11 +156,12 @@ class Withdrawals:
         """What would happen; changes nothing.
 
         Raises:
-            DataError: the request names nothing, a dataset is missing or damaged, or a chain of records is broken.
+            DataError: the request names nothing, a dataset is missing or damaged, a chain of records is broken, or the
+            landing folder cannot be listed.
         """
         stones = read_tombstones(self.paths)
         accepted = read_acceptances(self.paths)
-        chosen = self._chosen(accepted, request, stones)
+        chosen = [one for one in self._chosen(accepted, request) if one.digest not in stones.episodes]
         gone = {*stones.episodes, *(one.digest for one in chosen)}
         ids = holders(accepted, gone, self.params, self.paths) if chosen else set[str]()
         found = cuts(accepted, gone, ids | stones.datasets)
@@ -185,7 +187,7 @@ class Withdrawals:
             retrain=[stage.name for stage in self._downstream(found) if self.project.recorded(stage) is not None],
             folders=folders(ids, self.params.tasks, self.paths),
             redacted=workspace.nameless(sets, ids, staying + [cut.acceptance for cut in found if cut.keep]),
-            landing=workspace.landing_copies(ids, self.paths) if ids else [],
+            landing=workspace.landing_copies(ids, self._inbox, self.paths) if ids else [],
         )
         objects = self._objects(plan, {one.id for one in staying}, request.models, needed(decisions))
         return replace(plan, objects=self.storages.find(objects))
@@ -215,9 +217,13 @@ class Withdrawals:
                     where=self.paths.accepted,
                     remedy="give the same command again",
                 )
+            # What cannot be cut is found out before anything is on record.
+            prepared = {
+                cut.acceptance.id: workspace.prepare(cut, self.params, self.paths) for cut in plan.cuts if cut.keep
+            }
             if plan.episodes:
                 self._decide(plan, by, because, private)
-            workspace.apply(read_tombstones(self.paths), self.params, self.paths)
+            workspace.apply(read_tombstones(self.paths), prepared, self.params, self.paths)
         # The cut datasets are under DVC, here and in the remotes, before anything of the old ones goes.
         landed = [self.project.stage(LANDED, task) for task in self.params.tasks if self.paths.landed(task).exists()]
         for stage in landed:
@@ -225,8 +231,7 @@ class Withdrawals:
                 self.storages.run("repro", "-s", stage.name)
         self._purge(request, [stage.name for stage in landed])
         if request.also_landing:
-            address = self.params.landing.address
-            workspace.remove_landing_copies(plan.landing, open_inbox(address, self.paths.root))
+            workspace.remove_landing_copies(plan.landing, self._inbox)
 
     def retrain(self) -> None:
         """Brings everything up to date without the data.
@@ -236,8 +241,8 @@ class Withdrawals:
         """
         self.storages.run("repro")
 
-    def _chosen(self, accepted: Sequence[Acceptance], request: Request, stones: Tombstones) -> list[LandedEpisode]:
-        """The accepted episodes that the request names; none where an earlier withdrawal has them, or had them."""
+    def _chosen(self, accepted: Sequence[Acceptance], request: Request) -> list[LandedEpisode]:
+        """The accepted episodes that the request names; none where only an earlier withdrawal is to be finished."""
         try:
             return select(accepted, episodes=request.episodes, operator=request.operator, dataset=request.dataset)
         except DataError:
@@ -296,10 +301,9 @@ class Withdrawals:
         if not plan.stones.datasets:
             return set()
         trees = self.storages.trees()
-        versions = self.storages.versions({path for path, _ in plan.affected if models or self._shows(path)})
-        made = {
-            name for version, name in versions.items() if version in set(plan.affected) and version[1] not in relied_on
-        }
+        affected = plan.known.union(plan.affected)
+        versions = self.storages.versions({path for path, _ in affected if models or self._shows(path)})
+        made = {name for version, name in versions.items() if version in affected and version[1] not in relied_on}
         single = self.storages.current() - made
         data = doomed(trees.values(), plan.stones.datasets, accepted, single)
         others = {part for name, tree in trees.items() if name not in made for part in tree.values()}

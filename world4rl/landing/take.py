@@ -212,7 +212,7 @@ def _examine(
     why = ", ".join(f"{count} episodes {what}" for what, count in counts.items())
     detail: dict[str, Any] = {"why": why, **counts}
     if not result.episodes:
-        nothing_new = all("duplicate" in q["check"] for q in result.quarantined)
+        nothing_new = all("duplicate" in q["check"] for q in (*result.quarantined, *withdrawn))
         return Taken(entry.name, "known" if nothing_new else "refused", detail), kept_out
     acceptance = _acceptance(entry.name, found.digest, statement, result, waived)
     return Taken(entry.name, "accepted", {**detail, "dataset": acceptance.id}, acceptance), kept_out

@@ -7,7 +7,9 @@ doing it twice does nothing.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 from world4rl import progress
 from world4rl.config import Params
@@ -48,16 +50,49 @@ def redactions(sets: dict[str, EpisodeSet], paths: Paths) -> list[Subject]:
     ]
 
 
-def apply(stones: Tombstones, params: Params, paths: Paths) -> None:
+@dataclass(frozen=True)
+class Prepared:
+    """A dataset that was cut, before it takes its place.
+
+    Attributes:
+        acceptance: Its record.
+        folder: Where it lies.
+    """
+
+    acceptance: Acceptance
+    folder: Path
+
+
+def prepare(cut: Cut, params: Params, paths: Paths) -> Prepared:
+    """Cuts a dataset; nobody sees the result yet.
+
+    Raises:
+        DataError: the dataset is missing or cannot be cut.
+    """
+    folder = paths.ledger.parent / "cutting" / cut.acceptance.id
+    options = door_options(params, cut.acceptance.statement)
+    source = folder_of(cut.acceptance, paths)
+    return Prepared(cut_accepted(cut.acceptance, source, folder, cut.keep, options), folder)
+
+
+def apply(stones: Tombstones, prepared: Mapping[str, Prepared], params: Params, paths: Paths) -> None:
     """Makes the workspace what it is without the withdrawn episodes.
 
     The caller holds `paths.landing_lock`.
+
+    Args:
+        stones: All tombstones.
+        prepared: Cut datasets by the id of what they were cut from; those that are missing are cut now.
+        params: How datasets are read.
+        paths: Where everything lies.
 
     Raises:
         DataError: a dataset of which something stays is missing or cannot be cut.
     """
     for cut in cuts(read_acceptances(paths), stones.episodes, stones.datasets):
-        _replace(cut, params, paths)
+        if cut.keep:
+            _take_place(prepared.get(cut.acceptance.id) or prepare(cut, params, paths), paths)
+        remove_acceptance(cut.acceptance.id, paths)  # last: killed before it, the same is done again
     sets = nameless(all_episode_sets(paths), set(stones.datasets), read_acceptances(paths))
     for digest, one in sets.items():
         write_text(paths.redacted_episode_set(digest), one.text())
@@ -76,29 +111,28 @@ def _remove_abandoned(paths: Paths) -> None:
     if folder.is_dir():
         entries = Ledger(paths.ledger).entries()
         for path in folder.iterdir():
-            entry = entries.get(path.name)
+            entry = entries.get(path.name.removeprefix(".").removesuffix(".cut"))
             if entry is None or entry.state != "taking":
                 shutil.rmtree(path, ignore_errors=True)
 
 
-def _replace(cut: Cut, params: Params, paths: Paths) -> None:
-    """The new record comes before the old one goes: killed in between, the same is done again."""
-    if cut.keep:
-        place = paths.ledger.parent / "cutting" / cut.acceptance.id
-        options = door_options(params, cut.acceptance.statement)
-        acceptance = cut_accepted(cut.acceptance, folder_of(cut.acceptance, paths), place, cut.keep, options)
-        place_copies(acceptance, place, paths)
-        write_acceptance(acceptance, paths)
-        progress.log(f"{cut.acceptance.id} lives on as {acceptance.id} with {len(cut.keep)} episodes")
-    remove_acceptance(cut.acceptance.id, paths)
+def _take_place(prepared: Prepared, paths: Paths) -> None:
+    place_copies(prepared.acceptance, prepared.folder, paths)
+    write_acceptance(prepared.acceptance, paths)
+    progress.log(f"{len(prepared.acceptance.episodes)} episodes live on in {prepared.acceptance.id}")
 
 
-def landing_copies(ids: set[str], paths: Paths) -> list[str]:
-    """Names of the datasets in the landing folder that hold withdrawn episodes, as far as the ledger knows."""
+def landing_copies(ids: set[str], inbox: Inbox, paths: Paths) -> list[str]:
+    """Names of the datasets in the landing folder that hold withdrawn episodes, as far as the ledger knows.
+
+    Raises:
+        DataError: the landing folder cannot be listed.
+    """
     if not paths.ledger.exists():
         return []
-    entries = Ledger(paths.ledger).entries().values()
-    return [one.name for one in entries if one.state != "gone" and one.digest and any(map(one.digest.startswith, ids))]
+    entries = Ledger(paths.ledger).entries()
+    there = [entries[name] for name in inbox.names() if name in entries]
+    return [one.name for one in there if one.digest and any(map(one.digest.startswith, ids))]
 
 
 def remove_landing_copies(names: Sequence[str], inbox: Inbox) -> None:
