@@ -19,6 +19,7 @@ from pipelines.automation import PLAN, build_automation
 from pipelines.jobs import JOBS, passages
 from pipelines.landing import build_landing_sensor, build_manifest_check, build_take_job, landing_specs
 from pipelines.lineage import build_lineage_sensor, build_push_job
+from pipelines.refreshing import build_refresh_job
 from pipelines.resources import build_resources
 from world4rl.evaluation.gates import GATES
 
@@ -64,7 +65,7 @@ def build_defs(
                 build_manifest_check(root, manifest, tasks),
                 *(build_check(project, gate, translator) for gate in GATES),
             ],
-            jobs=[*JOBS, take_job, push_job, *automation.jobs],
+            jobs=[*JOBS, take_job, push_job, build_refresh_job(root), *automation.jobs],
             schedules=automation.schedules,
             sensors=[
                 build_landing_sensor(root, take_job),

@@ -16,7 +16,7 @@ from typing import Annotated, Literal, NoReturn
 
 import typer
 
-from world4rl.commands import audit, landing, promotion
+from world4rl.commands import audit, generations, landing, promotion
 from world4rl.commands.options import PARAMS, ROOT, ParamsOption, RootOption
 from world4rl.errors import ConfigError, MachineError, World4RLError
 from world4rl.files import disk_full
@@ -118,7 +118,7 @@ def ingest(
         ingest_command(dataset, out, mapping, size, fit)
 
 
-for _add in (landing.add, promotion.add, audit.add, *_plugins()):
+for _add in (landing.add, generations.add, promotion.add, audit.add, *_plugins()):
     _add(app)
 
 

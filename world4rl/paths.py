@@ -153,6 +153,15 @@ class Paths:
         """JSON metrics of the world model's fidelity."""
         return self.root / "reports" / "fidelity.json"
 
+    @property
+    def generations(self) -> Path:
+        """Folder of what held-out episodes said about each world model: one JSON file each, kept for comparison."""
+        return self.root / "data" / "generations"
+
+    def generation(self, world_model: str) -> Path:
+        """What held-out episodes said about the world model with this digest."""
+        return self.generations / f"{world_model}.json"
+
     def refined(self, task: str) -> Path:
         """Folder of the policy refined in imagination."""
         return self.root / "models" / task / "refined"

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from world4rl.demos.seeds import episode_seeds
+from world4rl.demos.seeds import episode_seeds, refresh_seeds
 from world4rl.errors import ConfigError
 
 STREAMS = list(product(("expert", "policy", "random", "evaluation"), ("train", "validation", "test")))
@@ -40,3 +40,15 @@ def test_runs_and_tasks_differ() -> None:
 def test_too_many_episodes_are_refused() -> None:
     with pytest.raises(ConfigError, match="16384 seeds"):
         episode_seeds(0, "soccer-v3", "policy", "train", 2**14 + 1)
+
+
+def test_no_generation_shares_a_seed_with_another_or_with_anything_else() -> None:
+    generations = [seed for number in range(2, 66) for seed in refresh_seeds(0, "soccer-v3", number, 256)]
+    others = [seed for source, split in STREAMS for seed in episode_seeds(0, "soccer-v3", source, split, 2**14)]
+    assert len({*generations, *others}) == len(generations) + len(others)
+
+
+@pytest.mark.parametrize(("generation", "count"), [(1, 1), (66, 1), (2, 257)])
+def test_seeds_of_generations_run_out(generation: int, count: int) -> None:
+    with pytest.raises(ConfigError, match="there are no seeds"):
+        refresh_seeds(0, "soccer-v3", generation, count)

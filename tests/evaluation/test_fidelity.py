@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from world4rl.config import Params, Store, WorldModel, parse_params
-from world4rl.demos.store import StoredEpisode, StoreWriter
+from world4rl.demos.store import EpisodeStore, StoredEpisode, StoreWriter
 from world4rl.errors import DataError
 from world4rl.evaluation import fidelity
 from world4rl.evaluation.held_out import HeldOut, exchange
@@ -25,6 +25,7 @@ from world4rl.models.classifier import SuccessClassifier
 from world4rl.models.denoiser import Context, Denoiser, Shapes
 from world4rl.models.folder import save_classifier, save_denoiser
 from world4rl.paths import Paths
+from world4rl.provenance.digests import digest_folder
 
 BUTTON, HANDLE = "button-press-topdown-v3", "handle-press-v3"
 SIZE, BRIGHT, GREY = 16, 160, 20  # pixels, level of a success, levels an action of 1 adds
@@ -196,6 +197,28 @@ def test_the_table_has_every_held_out_episode(run: Paths, imagines: Callable[[Sa
     assert own["imagined_success"].tolist() == own["real_success"].tolist()
     assert own["copy_last_mse_4"].isna().tolist() == [False, False, False, False, True]
     assert own["copy_last_mse_2"].iloc[4] == pytest.approx((20 / 255) ** 2, rel=1e-5)
+
+
+def test_what_each_episode_said_is_kept_by_its_digest(run: Paths, imagines: Callable[[Sampler], None]) -> None:
+    imagines(still_world)
+    fidelity.evaluate(settings(), run)
+    kept = read_json(run.generation(digest_folder(run.world_model)))["episodes"]
+    table = pd.read_csv(run.fidelity / "episodes.csv")
+    stores = [EpisodeStore.open(run.store(t, s) / "collected") for t in (BUTTON, HANDLE) for s in ("expert", "policy")]
+    digests = [d for store in stores for d in store.episodes.query("split == 'test'")["digest"]]
+    assert len(kept) == len(table)
+    assert set(kept) == set(digests)
+    for digest, row in zip(digests, table.to_dict("records"), strict=True):
+        entry = kept[digest]
+        assert (entry["task"], entry["source"], entry["success"]) == (
+            row["task"],
+            row["source"],
+            bool(row["real_success"]),
+        )
+        assert entry["foretold"] == (row["real_success"] == row["imagined_success"])
+        for horizon, error in entry["open_loop_mse"].items():
+            known = row[f"open_loop_mse_{horizon}"]
+            assert error is None if np.isnan(known) else error == pytest.approx(known)
 
 
 def test_each_episode_is_judged_by_its_own_tasks_threshold(run: Paths, imagines: Callable[[Sampler], None]) -> None:

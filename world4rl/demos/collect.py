@@ -7,7 +7,8 @@ that collecting again gives the same bytes.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -126,38 +127,66 @@ def _collect(
     validation: float = 0.0,
 ) -> None:
     """Records episodes of the splits in `counts`; a share of the training ones, `validation`, is for validation."""
-    simulation = params.simulation
-    side = {
-        "source": source,
+    parts = {
+        split: (controllers[split], episode_seeds(params.seed, task, source, split, count))
+        for split, count in counts.items()
+    }
+    side = {"source": source, "session": f"seed {params.seed}", **(extra or {})}
+    began = time.perf_counter()
+    figures = record(paths.raw(task, source), params, task, parts, side, validation=validation)
+    # Beside the dataset, not in it: collecting again must give the same bytes.
+    write_json(paths.collect_metrics(task, source), {**figures, "seconds": time.perf_counter() - began})
+    progress.metrics(figures)
+
+
+def record(
+    target: Path,
+    params: Params,
+    task: str,
+    parts: Mapping[str, tuple[Controller, Sequence[int]]],
+    side: Mapping[str, Any],
+    *,
+    validation: float = 0.0,
+) -> dict[str, int]:
+    """Records episodes in the simulator as a LeRobot dataset.
+
+    Args:
+        target: Its root folder.
+        params: The simulation.
+        task: The task.
+        parts: Who acts, and the seeds of the episodes, by split.
+        side: What the side file says beside the simulation; `source` at least.
+        validation: Share of the training episodes that is for validation.
+
+    Returns:
+        The numbers of `episodes` and of `successful` ones.
+    """
+    simulation, source = params.simulation, side["source"]
+    said = {
         "operator": "scripted" if source == "expert" else source,
         "robot_id": "metaworld-sawyer",
-        "session": f"seed {params.seed}",
         "licence": "Apache-2.0",
         "consent": "not needed: simulated",
         "simulation": describe_simulation(simulation, task),
         "policy": None,
-        **(extra or {}),
+        **side,
     }
     recording = Recording(
-        task, simulation.camera, CONTROL_HZ / simulation.action_repeat, STATE_NAMES, ACTION_NAMES, side
+        task, simulation.camera, CONTROL_HZ / simulation.action_repeat, STATE_NAMES, ACTION_NAMES, said
     )
     size = (simulation.image_size, simulation.image_size)
+    count = sum(len(seeds) for _, seeds in parts.values())
     successes = 0
     held = ValidationShare(validation)
-    began = time.perf_counter()
-    with progress.track(f"collect {source}", sum(counts.values()), unit="episode") as bar:
+    with progress.track(f"collect {source}", count, unit="episode") as bar:
 
         def episodes() -> Iterator[tuple[str, Episode]]:
             nonlocal successes
-            for split, count in counts.items():
-                seeds = episode_seeds(params.seed, task, source, split, count)
-                for episode in roll_out(task, simulation, seeds, controllers[split], stop_at_success=False):
+            for split, (controller, seeds) in parts.items():
+                for episode in roll_out(task, simulation, seeds, controller, stop_at_success=False):
                     successes += episode.success
                     yield "validation" if split == "train" and held.takes(episode.success) else split, episode
                     bar.advance(1, success_rate=successes / (bar.done + 1))
 
-        write_dataset(paths.raw(task, source), episodes(), recording, image_size=size)
-    figures = {"episodes": sum(counts.values()), "successful": successes}
-    # Beside the dataset, not in it: collecting again must give the same bytes.
-    write_json(paths.collect_metrics(task, source), {**figures, "seconds": time.perf_counter() - began})
-    progress.metrics(figures)
+        write_dataset(target, episodes(), recording, image_size=size)
+    return {"episodes": count, "successful": successes}

@@ -23,8 +23,10 @@ _STREAMS: tuple[tuple[str, str], ...] = (
     ("evaluation", "train"),
     ("evaluation", "validation"),
     ("evaluation", "test"),
+    ("refresh", "train"),
 )
 _EPISODE_BITS = 14
+_GENERATION_BITS = 8  # of an episode's, for rollouts that refresh the world model: 64 generations of 256 episodes
 _STREAM_BITS = 4
 
 
@@ -34,7 +36,7 @@ def episode_seeds(run_seed: int, task: str, source: str, split: str, count: int)
     Args:
         run_seed: `seed` of the parameter file.
         task: Meta-World name.
-        source: `expert`, `policy`, `random` or `evaluation`.
+        source: `expert`, `policy`, `random`, `evaluation` or `refresh`.
         split: `train`, `validation` or `test`.
         count: Episodes wanted. A longer list begins with the shorter one.
 
@@ -49,3 +51,26 @@ def episode_seeds(run_seed: int, task: str, source: str, split: str, count: int)
     run = int.from_bytes(hashlib.sha256(f"{run_seed}/{task}".encode()).digest()[:4], "big")
     block = (run << _STREAM_BITS | _STREAMS.index((source, split))) << _EPISODE_BITS
     return [(block | episode) & 0xFFFFFFFF for episode in range(count)]
+
+
+def refresh_seeds(run_seed: int, task: str, generation: int, count: int) -> list[int]:
+    """Seeds of the rollouts that a generation of the world model is refreshed with; no generation shares one.
+
+    Args:
+        run_seed: `seed` of the parameter file.
+        task: Meta-World name.
+        generation: Of the world model that will learn from them, from 2.
+        count: Episodes wanted.
+
+    Raises:
+        ConfigError: there are no seeds for that many episodes or generations.
+    """
+    most, size = 1 << (_EPISODE_BITS - _GENERATION_BITS), 1 << _GENERATION_BITS
+    if count > size or not 2 <= generation < most + 2:
+        raise ConfigError(
+            f"there are no seeds for {count} episodes of generation {generation}: each of {most} has {size}",
+            where="--episodes" if count > size else None,
+            remedy="ask for fewer episodes" if count > size else "go on under another `seed`",
+        )
+    first = (generation - 2) * size
+    return episode_seeds(run_seed, task, "refresh", "train", first + count)[first:]

@@ -29,6 +29,7 @@ from world4rl.models.classifier import SuccessClassifier
 from world4rl.models.denoiser import Denoiser
 from world4rl.models.folder import load_classifier, load_denoiser
 from world4rl.paths import Paths
+from world4rl.provenance.digests import digest_folder
 from world4rl.training.loop import stage_seeds
 
 STAGE = "evaluate-world-model"
@@ -106,6 +107,8 @@ def evaluate(params: Params, paths: Paths) -> None:
         "strips": strips,
     }
     write_json(paths.fidelity_metrics, metrics)
+    # Beside the stage's outputs, which the next world model replaces: generations are compared episode by episode.
+    write_json(paths.generation(digest_folder(paths.world_model)), by_episode(table, foretold))
     progress.metrics(_headline(metrics))
 
 
@@ -245,6 +248,25 @@ def episode_table(table: pd.DataFrame, foretold: Foretold) -> pd.DataFrame:
         for horizon, values in errors.items():
             rows[f"{name}_{horizon}"] = values
     return rows
+
+
+def by_episode(table: pd.DataFrame, foretold: Foretold) -> dict[str, Any]:
+    """What each held-out episode says about a world model: {`episodes`: an entry by the episode's digest}.
+
+    An entry holds task, source, `success` (the real outcome), `foretold` (whether the replay came to the same) and
+    `open_loop_mse` by horizon, None where the episode is shorter.
+    """
+    episodes = {}
+    for row, entry in enumerate(table.to_dict("records")):
+        errors = {str(horizon): float(values[row]) for horizon, values in foretold.errors.items()}
+        episodes[entry["digest"]] = {
+            "task": entry["task"],
+            "source": entry["source"],
+            "success": bool(entry["success"]),
+            "foretold": bool(entry["success"] == entry["imagined_success"]),
+            "open_loop_mse": {horizon: error if np.isfinite(error) else None for horizon, error in errors.items()},
+        }
+    return {"format": 1, "episodes": episodes}
 
 
 def to_show(table: pd.DataFrame) -> list[tuple[str, int]]:

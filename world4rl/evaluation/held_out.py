@@ -18,7 +18,7 @@ from world4rl.paths import Paths, Source
 
 SOURCES: tuple[Source, ...] = ("expert", "policy")
 SPLIT = "test"
-COLUMNS = ("task", "source", "episode", "seed", "length", "success")
+COLUMNS = ("task", "source", "episode", "seed", "length", "success", "digest")
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,8 @@ class HeldOut:
     """N episodes of all tasks; what speaks of an episode counts from 0 to N - 1.
 
     Attributes:
-        table: A row an episode: task, source, episode (in its dataset), seed, length (rows), success (bool).
+        table: A row an episode: task, source, episode (in its dataset), seed, length (rows), success (bool),
+            digest (of its content).
         starts: Their frames and what came before each.
         actions: float32 (N, longest, A); zero after an episode's end.
     """
