@@ -110,8 +110,8 @@ class Plan:
         lines += [f"  {one['robot']}: {one['task']} {one['policy'][:16]}" for one in self.deployments]
         lines += [f"stages that run again: {len(self.retrain)}", *(f"  {name}" for name in self.retrain)]
         if self.landing:
-            what = "removed from" if request.also_landing else "still in, remove with --also-landing:"
-            lines.append(f"{what} the landing folder: {', '.join(self.landing)}")
+            what = "go too" if request.also_landing else "stay there unless --also-landing is given"
+            lines.append(f"datasets in the landing folder that hold them ({what}): {', '.join(self.landing)}")
         return lines
 
     def json(self) -> dict[str, Any]:

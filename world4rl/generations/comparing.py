@@ -18,6 +18,7 @@ from world4rl.generations.history import Generation, generations
 from world4rl.paths import Paths
 
 RESAMPLES = 4_000
+DRAWN = 1_000_000  # at once: 8 MB
 SEED = 20_260_101  # of the resampling: the same figures every time
 KINDS = (("expert", True), ("policy", True), ("policy", False))  # source and outcome of what replays must foretell
 
@@ -135,7 +136,13 @@ def paired_bootstrap(differences: np.ndarray, confidence: float) -> tuple[float,
     """
     rng = np.random.default_rng(SEED)
     count = len(differences)
-    means = [differences[rng.integers(0, count, count)].mean() for _ in range(RESAMPLES)]
+    rows = max(1, DRAWN // count)  # resamples at a time
+    means = np.concatenate(
+        [
+            differences[rng.integers(0, count, (min(rows, RESAMPLES - done), count))].mean(axis=1)
+            for done in range(0, RESAMPLES, rows)
+        ]
+    )
     low, high = np.quantile(means, ((1 - confidence) / 2, (1 + confidence) / 2))
     return float(low), float(high)
 

@@ -1,0 +1,81 @@
+"""`world4rl withdraw` as people and machines use it, and a remote that is no folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from assets.commands import add
+from assets.withdrawing import Request
+from tests.withdrawal.conftest import ADA, BOB, TASK, Lab
+from world4rl.errors import ConfigError, MachineError
+from world4rl.provenance.decisions import Decisions
+
+
+def run(lab: Lab, *arguments: str) -> str:
+    app = typer.Typer()
+    app.callback()(lambda: None)
+    add(app)
+    done = CliRunner().invoke(app, ["withdraw", "--root", str(lab.root), *arguments])
+    if done.exception is not None:
+        raise done.exception
+    return done.stdout
+
+
+def test_a_look_then_the_deed(lab: Lab) -> None:
+    before = lab.snapshot()
+    said = run(lab, "--operator", ADA)
+    assert "nothing was changed" in said
+    assert "episodes to withdraw: 4" in said
+    assert "objects that leave store" in said
+    assert f"demo_store@{TASK}" in said
+    assert "unless --also-landing is given): first, second, third" in said
+    plan = json.loads(run(lab, "--operator", ADA, "--json"))
+    assert {found["id"] for found in plan["datasets"]} == {one.id for one in lab.accepted().values()}
+    with pytest.raises(ConfigError, match="who withdraws, and why"):
+        run(lab, "--operator", ADA, "--yes")
+    assert lab.snapshot() == before
+
+    said = run(lab, "--operator", ADA, "--yes", "--by", "registrar", "--because", "letter of 3 May", "--retrain")
+    assert said.endswith("done\n")
+    (record,) = Decisions(lab.paths).read()
+    assert (record.predicate.by, record.predicate.because) == ("registrar", "letter of 3 May")
+    (rest,) = lab.accepted().values()
+    assert rest.statement.operator == BOB
+    assert {path.name for path in lab.paths.store(TASK, "expert").iterdir()} == {"collected", rest.id}
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Address of an S3 server with a bucket `data`."""
+    import boto3
+    from moto.server import ThreadedMotoServer
+
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "test")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    server = ThreadedMotoServer(port=0)
+    server.start()
+    host, port = server.get_host_and_port()
+    address = f"http://{host}:{port}"
+    boto3.client("s3", endpoint_url=address).create_bucket(Bucket="data")
+    yield address
+    server.stop()
+
+
+def test_objects_leave_an_s3_remote_too(lab: Lab, bucket: str) -> None:
+    lab.dvc("remote", "add", "-q", "cloud", "s3://data/world4rl")
+    lab.dvc("remote", "modify", "-q", "cloud", "endpointurl", bucket)
+    assert [found.storage for found in lab.plan(Request(operator=ADA)).objects] == ["cache", "store"], "empty so far"
+    lab.dvc("push", "-q", "-r", "cloud")
+    there = {found.storage: set(found.bytes) for found in lab.plan(Request(operator=ADA)).objects}
+    assert there["cloud"] == there["store"]
+    lab.withdraw(Request(operator=ADA))
+    assert lab.plan(Request()).empty
+    lab.dvc("remote", "modify", "-q", "cloud", "url", "s3://elsewhere/world4rl")
+    with pytest.raises(MachineError, match="the remote cloud cannot be reached"):
+        lab.plan(Request())
