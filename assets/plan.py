@@ -28,7 +28,6 @@ from world4rl.paths import ROLES, Paths, Role
 from world4rl.provenance.digests import digest_json
 from world4rl.provenance.manifests import (
     ROLE_MANIFEST,
-    Acceptance,
     RoleManifest,
     parse_role_manifest,
     read_acceptance,
@@ -343,10 +342,9 @@ def _version(roots: Mapping[Role, str]) -> str:
 
 def _name(dataset: str, paths: Paths) -> str:
     try:
-        record: Acceptance = read_acceptance(dataset, paths)
+        return read_acceptance(paths.accepted / f"{dataset}.json").name
     except DataError:
         return dataset
-    return record.name
 
 
 def _within(path: str, other: str) -> bool:

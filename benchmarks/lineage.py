@@ -311,6 +311,7 @@ class MadeUp:
         landed = [(one.id, one.statement, [(e.episode, e.digest, e.success) for e in one.episodes]) for one in found]
         own = Statement(source=role, robot_id="simulator")
         collected = [(i, digest_json(["simulated", self._seed, role, task, i]), True) for i in range(self._collected)]
+        sources: list[tuple[str, Statement, Sequence[tuple[int, str, bool | None]]]] = [("collected", own, collected)]
         return [
             EpisodeSet(
                 dataset=name,
@@ -328,7 +329,7 @@ class MadeUp:
                     for index, digest, success in members
                 ),
             )
-            for name, statement, members in [("collected", own, collected), *landed]
+            for name, statement, members in [*sources, *landed]
         ]
 
 

@@ -24,6 +24,7 @@ from world4rl.provenance.statement import Statement
 
 REMAKE = "`world4rl manifests` makes manifests again from data/accepted; records come back from the lineage branch"
 ID_DIGITS = 16  # of a dataset's digest that make up its id
+RESTORE = "restore it from the lineage branch: git checkout refs/world4rl/lineage -- data/accepted"
 ROLE_MANIFEST = "manifest.json"  # in the folder of a task's datasets in a role
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
@@ -145,15 +146,6 @@ def acceptance_files(paths: Paths) -> list[Path]:
     return sorted(paths.accepted.glob("*.json"))
 
 
-def read_acceptance(dataset: str, paths: Paths) -> Acceptance:
-    """The record of one accepted dataset, by its id.
-
-    Raises:
-        DataError: there is none, or it was damaged or edited.
-    """
-    return _read(Acceptance, paths.accepted / f"{dataset}.json")
-
-
 def write_acceptance(acceptance: Acceptance, paths: Paths) -> None:
     """Writes the record of an accepted dataset."""
     text = json.dumps(acceptance.model_dump(mode="json"), indent=2, sort_keys=True) + "\n"
@@ -165,9 +157,12 @@ def read_acceptance(path: Path) -> Acceptance:
     """The record of an accepted dataset.
 
     Raises:
-        DataError: it was damaged or edited.
+        DataError: it is missing, or was damaged or edited.
     """
-    content = path.read_bytes()
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"cannot be read: {error.strerror}", where=path, remedy=RESTORE) from None
     head, rest = content[:_SEALED], b"{\n" + content[_SEALED:]
     try:
         acceptance = Acceptance.model_validate_json(rest) if head == _seal(rest) else None
@@ -177,7 +172,7 @@ def read_acceptance(path: Path) -> Acceptance:
         raise DataError(
             "damaged or edited by hand: the record of an accepted dataset is not what its seal says",
             where=path,
-            remedy="restore it from the lineage branch: git checkout refs/world4rl/lineage -- data/accepted",
+            remedy=RESTORE,
         )
     return acceptance
 
