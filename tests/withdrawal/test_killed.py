@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -82,3 +85,23 @@ def test_the_same_command_finishes(
     assert len(lab.accepted()) == 1
     assert finished.setdefault("files", files) == files
     assert finished.setdefault("decisions", decisions) == decisions
+
+
+def test_a_sigkill_right_after_the_decision_leaves_no_lock_behind(lab: Lab) -> None:
+    script = (
+        "import sys, typer; from assets.commands import add; app = typer.Typer(); app.callback()(lambda: None); "
+        "add(app); app(['withdraw', *sys.argv[1:]])"
+    )
+    words = ["--root", str(lab.root), "--operator", ADA, "--yes", "--by", "registrar", "--because", "b"]
+    process = subprocess.Popen([sys.executable, "-c", script, *words], stdout=subprocess.DEVNULL)
+    end = time.monotonic() + 120
+    while not list(lab.paths.decisions.glob("*.json")):
+        assert process.poll() is None, "it ended without a decision"
+        assert time.monotonic() < end, "it never decided"
+        time.sleep(0.002)
+    process.kill()
+    process.wait()
+    lab.withdraw(Request(operator=ADA, also_landing=True))
+    assert len(Decisions(lab.paths).read()) == 1
+    assert not any(pictures_of(seed) & lab.pictures() for seed in (2, 3, 4))
+    assert lab.plan(Request()).empty
