@@ -27,7 +27,7 @@ PROJECT = ("dvc.yaml", "params.yaml", ".dvc/config", ".dvcignore")
 LOCK = "dvc.lock"
 # Folders of the state; what lies in the first ones never changes once it is written.
 WRITTEN_ONCE = ("data/episodes", "data/records", "data/decisions", "data/signatures")
-STATE = (*WRITTEN_ONCE, "data/manifests", "data/accepted", "keys", "champions")
+STATE = (*WRITTEN_ONCE, "data/manifests", "data/accepted", "data/generations", "keys", "champions")
 PLACES = "data/signatures/places/"  # these do change
 SUFFIXES = (".json", ".sig", ".pem", ".txt")
 ARTEFACTS = ("data", "models", "reports")

@@ -47,8 +47,15 @@ def _add_stage(stage: Stage) -> None:
 
 
 def _plugins() -> list[Callable[[typer.Typer], None]]:
-    """Commands of whoever stands above this package: it knows none of them."""
-    return [point.load() for point in sorted(entry_points(group="world4rl.commands"), key=lambda point: point.name)]
+    """Commands of whoever stands above this package: it knows none of them, and works where they are not installed."""
+    found = []
+    for point in sorted(entry_points(group="world4rl.commands"), key=lambda point: point.name):
+        try:
+            found.append(point.load())
+        except ModuleNotFoundError as error:
+            if error.name is None or not f"{point.module}.".startswith(f"{error.name}."):
+                raise
+    return found
 
 
 for _stage in STAGES.values():

@@ -14,7 +14,7 @@ from tests.withdrawal.conftest import ADA, BOB, TASK, Lab, pictures_of
 from world4rl.errors import ConfigError, DataError, MachineError
 from world4rl.provenance.decisions import Decisions, Deployment, Withdrawal
 from world4rl.provenance.digests import digest_folder
-from world4rl.provenance.manifests import read_manifest
+from world4rl.provenance.manifests import read_manifest, write_acceptance
 
 
 def withdrawals(lab: Lab) -> list[Withdrawal]:
@@ -174,8 +174,9 @@ def test_a_dataset_that_lands_meanwhile_is_not_overlooked(lab: Lab) -> None:
 
     own = Withdrawals(lab.root)
     plan = own.plan(Request(operator=ADA))
-    record = lab.paths.accepted / f"{lab.accepted()['third'].id}.json"
-    record.write_text(record.read_text().replace(BOB, "Somebody"))
+    third = lab.accepted()["third"]
+    said = third.statement.model_copy(update={"operator": "Somebody"})
+    write_acceptance(third.model_copy(update={"statement": said}), lab.paths)
     with pytest.raises(DataError, match="accepted meanwhile"):
         own.carry_out(Request(operator=ADA), plan, by="a", because="b")
     own.close()
