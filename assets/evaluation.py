@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from assets import showing
 from assets.translator import Layer, Metadata, StageAsset
+from world4rl.envs.tasks import is_simulated
 from world4rl.files import read_json
 from world4rl.paths import Paths
 
@@ -11,6 +14,8 @@ from world4rl.paths import Paths
 def _show_evaluation(paths: Paths, task: str | None) -> Metadata:
     assert task is not None
     metrics = read_json(paths.evaluation_metrics(task))
+    if not is_simulated(task):
+        return _show_robot(paths, task, metrics)
     rows = [
         (
             policy,
@@ -31,6 +36,23 @@ def _show_evaluation(paths: Paths, task: str | None) -> Metadata:
         "gain": f"{metrics['gain_points']:+.1f} points (95 % interval {low:+.1f} to {high:+.1f})",
         "trials": showing.file(folder / "trials.csv"),
         "videos": showing.table(["video", "file"], videos or [("none", None)]),
+    }
+
+
+def _show_robot(paths: Paths, task: str, metrics: dict[str, Any]) -> Metadata:
+    """What the trials that landed say of a task that no simulator has."""
+    rows = [
+        (policy, result["trials"], result["successes"], result["steps_mean"])
+        for policy, result in (("bc", metrics["bc"]), ("refined", metrics["refined"]))
+    ]
+    gain = "unknown until both policies have trials on the robot"
+    if metrics["gain_points"] is not None:
+        low, high = metrics["gain_interval"]
+        gain = f"{metrics['gain_points']:+.1f} points (95 % interval {low:+.1f} to {high:+.1f})"
+    return showing.figures(paths.evaluation_metrics(task)) | {
+        "on the robot": showing.table(["policy", "trials", "successes", "mean rows of a success"], rows),
+        "gain": gain,
+        "trials": showing.file(paths.evaluation(task) / "trials.csv"),
     }
 
 

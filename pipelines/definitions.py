@@ -68,7 +68,7 @@ def build_defs(
             jobs=[*JOBS, take_job, push_job, build_refresh_job(root), *automation.jobs],
             schedules=automation.schedules,
             sensors=[
-                build_landing_sensor(root, take_job),
+                build_landing_sensor(root, take_job, manifest),
                 build_lineage_sensor(root, push_job),
                 *automation.sensors,
             ],

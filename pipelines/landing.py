@@ -24,6 +24,7 @@ from dagster import (
     OpExecutionContext,
     PartitionsDefinition,
     RunRequest,
+    RunsFilter,
     SensorDefinition,
     SensorEvaluationContext,
     SensorResult,
@@ -35,12 +36,13 @@ from dagster import (
     sensor,
 )
 from dagster._core.definitions.data_version import DATA_VERSION_TAG
+from dagster._core.storage.tags import RUN_KEY_TAG
 
 from assets import showing
 from pipelines.jobs import PRIORITY_TAG, TAKING
 from world4rl.config import load_params
 from world4rl.landing.inbox import open_inbox
-from world4rl.landing.ledger import Ledger, Quarantined
+from world4rl.landing.ledger import Entry, Ledger, Quarantined
 from world4rl.landing.watch import Look, look
 from world4rl.paths import Paths
 from world4rl.provenance.digests import digest_json
@@ -92,7 +94,8 @@ def build_take_job(root: Path, manifest: AssetKey) -> JobDefinition:
 
     @op
     def take_dataset(context: OpExecutionContext, config: Dataset) -> None:
-        from world4rl.landing.take import take  # reads data: seconds of imports that the definitions need not pay
+        from world4rl.landing.page import write_page  # both decode frames: more than the definitions need
+        from world4rl.landing.take import take
 
         params, paths = load_params(root / "params.yaml"), Paths(root)
         ledger = Ledger(paths.ledger)
@@ -106,7 +109,7 @@ def build_take_job(root: Path, manifest: AssetKey) -> JobDefinition:
             clock=time.time,
         )
         if taken is None:
-            context.log.info(f"{config.name}: somebody else has it, or it is settled")
+            context.log.info(f"{config.name}: somebody else has it, it changed while it was read, or it is settled")
             return
         context.log.info(f"{config.name} {taken.state}: {taken.detail['why']}")
         kept_out = _kept_out(ledger)
@@ -116,10 +119,14 @@ def build_take_job(root: Path, manifest: AssetKey) -> JobDefinition:
                     f"quarantined: {_episode(entry)} of {entry.name}: {entry.checks}: {entry.reason} "
                     f"({entry.evidence or 'no evidence kept'}; {entry.checker})"
                 )
-        for task in taken.manifests:
+        accepted = () if taken.acceptance is None else (episode.task for episode in taken.acceptance.episodes)
+        for task in sorted({*taken.manifests, *accepted}):  # again where a run died before it told
             context.log_event(_changed(paths, task, taken.name, kept_out, manifest))
             context.instance.report_runless_asset_event(_evaluation(paths, task, kept_out, manifest))
-        context.log_event(_quarantine(kept_out))
+        page = write_page(root)
+        context.log_event(_quarantine(kept_out, page))
+        told = {key: value if isinstance(value, int | float) else str(value) for key, value in taken.detail.items()}
+        context.add_output_metadata({"became": taken.state, **told, "quarantine": showing.file(page)})
 
     @job(
         executor_def=in_process_executor,
@@ -172,11 +179,11 @@ def _changed(
     )
 
 
-def _quarantine(kept_out: Sequence[Quarantined]) -> AssetMaterialization:
+def _quarantine(kept_out: Sequence[Quarantined], page: Path) -> AssetMaterialization:
     """The event that shows all that is kept out."""
     return AssetMaterialization(
         asset_key=QUARANTINE_KEY,
-        metadata={"entries": len(kept_out), "quarantine": _table(kept_out)},
+        metadata={"entries": len(kept_out), "quarantine": _table(kept_out), "page": showing.file(page)},
         tags={DATA_VERSION_TAG: digest_json([entry.number for entry in kept_out])[:16]},
     )
 
@@ -226,7 +233,7 @@ def _episode(entry: Quarantined) -> str:
     return "the whole dataset" if entry.episode is None else f"episode {entry.episode}"
 
 
-def build_landing_sensor(root: Path, take_job: JobDefinition) -> SensorDefinition:
+def build_landing_sensor(root: Path, take_job: JobDefinition, manifest: AssetKey) -> SensorDefinition:
     """The sensor that looks at the landing folder and asks for a run a dataset that is whole."""
 
     @sensor(
@@ -238,26 +245,33 @@ def build_landing_sensor(root: Path, take_job: JobDefinition) -> SensorDefinitio
     )
     def landing(context: SensorEvaluationContext) -> SensorResult:
         params = load_params(root / "params.yaml")
+        ledger = Ledger(Paths(root).ledger)
         found = look(
             open_inbox(params.landing.address, root),
-            Ledger(Paths(root).ledger),
+            ledger,
             params,
+            Paths(root),
             now=time.time(),
             cursor=context.cursor or "",
             is_dead=lambda run: _is_dead(context.instance, run),
         )
+        kept_out = _kept_out(ledger) if found.manifests else ()
+        due = [entry for entry in found.due if not _given_back(context.instance, ledger, entry)]
         requests = [
             RunRequest(
                 run_key=entry.key,
                 run_config={"ops": {"take_dataset": {"config": {"name": entry.name}}}},
                 tags={"world4rl/dataset": entry.name},
             )
-            for entry in found.due
+            for entry in due
         ]
         return SensorResult(
             run_requests=requests,
             skip_reason=None if requests else SkipReason(_nothing(found)),
             cursor=found.cursor,
+            asset_events=[
+                _changed(Paths(root), task, "left by a run that died", kept_out, manifest) for task in found.manifests
+            ],
         )
 
     return landing
@@ -268,7 +282,22 @@ def _is_dead(instance: DagsterInstance, run: str) -> bool:
     return record is None or record.is_finished
 
 
+def _given_back(instance: DagsterInstance, ledger: Ledger, entry: Entry) -> bool:
+    """Whether the run that was asked for to take a dataset ended before it took it; then another one is due later.
+
+    Dagster starts no second run for a key, so that such a dataset would wait for ever.
+    """
+    runs = instance.get_runs(RunsFilter(tags={RUN_KEY_TAG: entry.key}))
+    if not runs or not all(run.is_finished for run in runs):
+        return False
+    why = f"run {runs[0].run_id} ended before it took the dataset"
+    ledger.give_back(entry.name, time.time(), why, "ready")
+    return True
+
+
 def _nothing(found: Look) -> str:
-    if not (found.waiting or found.settled):
+    if not (found.waiting or found.settled or found.unreadable):
         return "the landing folder is empty"
-    return f"nothing to take: {found.waiting} datasets are on their way, {found.settled} are settled"
+    unreadable = "; ".join(f"{name!r} cannot be read: {why}" for name, why in found.unreadable.items())
+    words = f"nothing to take: {found.waiting} datasets are on their way, {found.settled} are settled"
+    return f"{words}; {unreadable}" if unreadable else words

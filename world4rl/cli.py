@@ -66,11 +66,25 @@ for _stage in STAGES.values():
 def show_params(
     profile: Annotated[str, typer.Option("--profile", help="ci, demo or paper.")] = "demo",
     out: Annotated[Path | None, typer.Option("--out", help="Write there instead of printing.")] = None,
+    add_task: Annotated[
+        str | None, typer.Option("--add-task", metavar="NAME", help="Add a task to the parameter file instead.")
+    ] = None,
+    called: Annotated[str | None, typer.Option("--called", help="What landed datasets call the new task.")] = None,
+    params: ParamsOption = PARAMS,
+    root: RootOption = ROOT,
 ) -> None:
-    """Print a profile as a complete parameter file."""
+    """Print a profile as a complete parameter file, or add a task to the one that is there."""
     from world4rl.config import dump_params, load_profile
     from world4rl.files import write_text
 
+    if add_task is not None:
+        from world4rl.editing import NewTask
+        from world4rl.editing import add_task as add
+
+        task = NewTask(add_task, called)
+        add(root / params, task)
+        typer.echo(f"{root / params} has the task {task.name}: {task.settings or 'as the defaults are'}")
+        return
     text = dump_params(load_profile(profile))
     if out is None:
         typer.echo(text, nl=False)

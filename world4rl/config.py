@@ -7,6 +7,7 @@ what is written there, so nothing may hide in a default. Sections follow the sta
 
 from __future__ import annotations
 
+import re
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -14,10 +15,11 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from world4rl.envs.tasks import METAWORLD_TASKS
+from world4rl.envs.tasks import METAWORLD_TASKS, is_simulated
 from world4rl.errors import ConfigError
 
 PROFILES = ("ci", "demo", "paper")
+TASK_NAME = r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}"  # a folder's, a partition's, and part of a DVC stage's
 Positive = Annotated[int, Field(gt=0)]
 NonNegative = Annotated[int, Field(ge=0)]
 Rate = Annotated[float, Field(gt=0, lt=1)]
@@ -53,6 +55,8 @@ class TaskParameters(Section):
 
     demonstrations: Positive = 50  # expert episodes that BC learns from; the paper uses 50
     expert_noise: Annotated[float, Field(ge=0, le=1)] = 0.0  # std of Gaussian noise on the scripted expert's actions
+    simulated: bool = True  # False: Meta-World does not have it, all its data land (docs/landing.md)
+    called: tuple[Annotated[str, Field(min_length=1)], ...] = ()  # what landed datasets may call it beside its name
 
 
 class Demonstrations(Section):
@@ -307,13 +311,24 @@ class Params(Section):
         if not self.tasks or len(set(self.tasks)) != len(self.tasks):
             raise ValueError("tasks must name at least one task, each once")
         for task in self.tasks:
-            if task not in METAWORLD_TASKS:
-                raise ValueError(f"unknown task {task!r}; Meta-World v3 has {', '.join(METAWORLD_TASKS)}")
+            if not re.fullmatch(TASK_NAME, task):
+                raise ValueError(f"{task!r} cannot name a task: use letters, digits, _ and -, at most 100")
+            settings = self.task_parameters.get(task, TaskParameters())
+            if settings.simulated and not is_simulated(task):
+                raise ValueError(
+                    f"unknown task {task!r}; where a real robot does it, set task_parameters.{task}.simulated: false. "
+                    f"Meta-World v3 has {', '.join(METAWORLD_TASKS)}"
+                )
+            if is_simulated(task) and not settings.simulated:
+                raise ValueError(f"Meta-World has a task {task!r}: give the one without a simulator another name")
         if set(self.task_parameters) != set(self.tasks):
             raise ValueError(
                 "task_parameters must have one entry for each of tasks: "
                 f"{sorted(set(self.tasks) ^ set(self.task_parameters))} stand in only one of the two"
             )
+        names = [*self.tasks, *(name for each in self.task_parameters.values() for name in each.called)]
+        if len(set(names)) < len(names):
+            raise ValueError(f"two tasks go by the name {next(n for n in names if names.count(n) > 1)!r}")
         deepest = self.world_model.fold * 2 ** (len(self.world_model.channels) - 1)
         if self.simulation.image_size % deepest:
             raise ValueError(
@@ -332,6 +347,16 @@ class Params(Section):
         if self.refinement.horizon > self.simulation.episode_steps:
             raise ValueError("refinement.horizon must not exceed simulation.episode_steps")
         return self
+
+    @property
+    def task_names(self) -> dict[str, str]:
+        """The task that each name stands for: its own, and those that datasets may call it."""
+        called = {name: task for task, settings in self.task_parameters.items() for name in settings.called}
+        return {**{task: task for task in self.tasks}, **called}
+
+    def task_called(self, name: str) -> str | None:
+        """The task that a dataset calls by a name; None where the parameters know no such name."""
+        return self.task_names.get(name)
 
 
 def parse_params(values: Any, *, where: str | Path) -> Params:

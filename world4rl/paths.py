@@ -89,6 +89,20 @@ class Paths:
         return self.root / ".landing" / "lock"
 
     @property
+    def taking(self) -> Path:
+        """Folder of the copies of datasets that are just being taken."""
+        return self.root / ".landing" / "taking"
+
+    def picture(self, digest: str, episode: int) -> Path:
+        """PNG of a quarantined episode of the dataset with a digest, while it lies in the landing folder."""
+        return self.root / ".landing" / "pictures" / f"{digest}-{episode}.png"
+
+    @property
+    def quarantine(self) -> Path:
+        """The HTML page of what is kept out."""
+        return self.root / "reports" / "quarantine.html"
+
+    @property
     def ledger(self) -> Path:
         """Database of what lay in the landing folder and what became of it."""
         return self.root / ".landing" / "ledger.sqlite"

@@ -14,6 +14,7 @@ from pydantic_core import to_jsonable_python
 
 from world4rl import machine, progress
 from world4rl.config import Params, load_params
+from world4rl.envs.tasks import is_simulated
 from world4rl.errors import ConfigError
 from world4rl.paths import Paths
 from world4rl.provenance import notes, signatures
@@ -36,7 +37,7 @@ def run_stage(command: str, root: Path, params_file: Path, task: str | None = No
     """
     stage = STAGES[command]
     with prepared(command, root, params_file, task) as params:
-        if stage.renders:
+        if stage.renders and (task is None or is_simulated(task)):
             machine.use_rendering_backend()
         visible = visible_params(params, stage, task)
         note = notes.begin(command_line(stage, task), visible_values(visible), root)

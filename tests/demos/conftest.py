@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from world4rl.demos.recording import Recording, write_dataset
@@ -86,28 +84,6 @@ def good_dataset(tmp_path_factory: pytest.TempPathFactory, good_episodes: list[t
 def dataset(good_dataset: Path, tmp_path: Path) -> Path:
     """A copy of the good dataset to spoil."""
     return Path(shutil.copytree(good_dataset, tmp_path / "spoilt"))
-
-
-@pytest.fixture(scope="session")
-def rewrite() -> Callable[[Path, Callable[[pa.Table], pa.Table]], None]:
-    """Changes a Parquet file in place."""
-
-    def change(path: Path, how: Callable[[pa.Table], pa.Table]) -> None:
-        pq.write_table(how(pq.read_table(path)), path)
-
-    return change
-
-
-@pytest.fixture(scope="session")
-def set_column() -> Callable[[pa.Table, str, Any], pa.Table]:
-    """A table with other values in a column, of the same type unless told."""
-
-    def change(table: pa.Table, name: str, values: Any, dtype: pa.DataType | None = None) -> pa.Table:
-        place = table.schema.get_field_index(name)
-        dtype = dtype or table.schema.field(name).type
-        return table.set_column(place, pa.field(name, dtype), pa.array(values, dtype))
-
-    return change
 
 
 def stock_dataset(

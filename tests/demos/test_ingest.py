@@ -6,7 +6,6 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, get_args
@@ -19,16 +18,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from tests import spoiling
+from tests.spoiling import CAMERA, DATA, META, VIDEO, edit_json, rewrite, set_column
 from world4rl.demos.ingest import Fit, IngestOptions, IngestReport, ingest, shrinker
-from world4rl.demos.recording import encode_png
 from world4rl.demos.store import EpisodeStore
 from world4rl.errors import ConfigError, DataError
-
-DATA = "data/chunk-000/file-000.parquet"
-META = "meta/episodes/chunk-000/file-000.parquet"
-VIDEO = "videos/observation.images.front/chunk-000/file-000.mp4"
-TASK = "button-press-topdown-v3"
-CAMERA = "observation.images.corner2"
 
 
 def refused(report: IngestReport) -> dict[int, str]:
@@ -44,12 +38,6 @@ def assert_refused_whole(dataset: Path, tmp_path: Path, *words: str, options: In
         assert word in str(error.value)
     assert not out.exists()
     assert not out.parent.exists() or list(out.parent.iterdir()) == []
-
-
-def edit_json(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
-    values = json.loads(path.read_text())
-    change(values)
-    path.write_text(json.dumps(values))
 
 
 # ---- datasets of others -------------------------------------------------------------------------------------------
@@ -139,7 +127,7 @@ def test_impossible_camera_names_are_refused(name: str, dataset: Path, tmp_path:
     assert not (tmp_path / "store").exists()
 
 
-def test_cameras_whose_short_names_clash_keep_their_long_ones(dataset: Path, tmp_path: Path, rewrite: Any) -> None:
+def test_cameras_whose_short_names_clash_keep_their_long_ones(dataset: Path, tmp_path: Path) -> None:
     def twice(info: dict[str, Any]) -> None:
         info["features"]["observation.corner2"] = info["features"][CAMERA]
 
@@ -214,112 +202,30 @@ def test_cropping_keeps_the_middle() -> None:
 # ---- one bad episode: quarantined, the rest goes on ---------------------------------------------------------------
 
 
-def spoil_rows(name: str, how: Callable[[list[Any]], None]) -> Callable[[Path, Any, Any], None]:
-    def spoil(root: Path, rewrite: Any, set_column: Any) -> None:
-        def change(table: pa.Table) -> pa.Table:
-            values = table[name].to_pylist()
-            how(values)
-            return set_column(table, name, values)
-
-        rewrite(root / DATA, change)
-
-    return spoil
-
-
-def set_cell(row: int, value: Any) -> Callable[[list[Any]], None]:
-    def change(values: list[Any]) -> None:
-        values[row] = value
-
-    return change
-
-
-def set_picture(rows: range, make: Callable[[list[Any], int], bytes | None]) -> Callable[[list[Any]], None]:
-    def change(values: list[Any]) -> None:
-        fresh = {row: make(values, row) for row in rows}
-        for row, content in fresh.items():
-            values[row] = {"bytes": content, "path": None}
-
-    return change
-
-
-def repeat_episode(root: Path, rewrite: Any, set_column: Any) -> None:
-    """Gives episode 3 (rows 36 to 47, 12 rows) the content of episode 0 (rows 0 to 11)."""
-
-    def change(table: pa.Table) -> pa.Table:
-        for name in ("observation.images.corner2", "observation.state", "action", "next.success"):
-            values = table[name].to_pylist()
-            values[36:48] = values[:12]
-            table = set_column(table, name, values)
-        return table
-
-    rewrite(root / DATA, change)
-
-
-def false_length(root: Path, rewrite: Any, set_column: Any) -> None:
-    rewrite(root / META, lambda table: set_column(table, "length", [12, 15, 9, 13, 10]))
-
-
-BLACK = encode_png(np.zeros((24, 24, 3), np.uint8))
-OTHER_SIZE = encode_png(np.random.default_rng(0).integers(0, 255, (24, 30, 3)).astype(np.uint8))
-
-# Rows 36 to 47 are episode 3.
-SPOILT: dict[str, tuple[str, Callable[[Path, Any, Any], None]]] = {
-    "NaN action": ("not_finite", spoil_rows("action", set_cell(40, [0.0, float("nan"), 0.0, 0.0]))),
-    "infinite state": ("not_finite", spoil_rows("observation.state", set_cell(36, [0.0, 0.0, float("inf"), 0.0]))),
-    "action out of bounds": ("out_of_bounds", spoil_rows("action", set_cell(40, [0.0, 1.5, 0.0, 0.0]))),
-    "lost frame": ("table", spoil_rows("timestamp", set_cell(41, 0.5))),
-    "wrong order": ("table", spoil_rows("frame_index", set_cell(41, 3))),
-    "unknown task": ("unknown_task", spoil_rows("task_index", set_cell(38, 4))),
-    "damaged picture": ("decoded_frames", spoil_rows(CAMERA, set_picture(range(40, 42), lambda v, r: b"not a png"))),
-    "truncated picture": (
-        "decoded_frames",
-        spoil_rows(CAMERA, set_picture(range(40, 41), lambda v, r: v[r]["bytes"][:-30])),
-    ),
-    "no picture": ("decoded_frames", spoil_rows(CAMERA, set_picture(range(40, 41), lambda v, r: None))),
-    "picture of another size": ("wrong_shape", spoil_rows(CAMERA, set_picture(range(40, 41), lambda v, r: OTHER_SIZE))),
-    "black camera": ("black_camera", spoil_rows(CAMERA, set_picture(range(40, 42), lambda v, r: BLACK))),
-    "frozen camera": ("frozen_camera", spoil_rows(CAMERA, set_picture(range(36, 48), lambda v, r: v[36]["bytes"]))),
-    "the same episode twice": ("duplicate", repeat_episode),
-    "false length": ("row_count", false_length),
-}
-
-
-@pytest.mark.parametrize("case", SPOILT)
-def test_a_bad_episode_is_quarantined_and_the_rest_goes_on(
-    case: str, dataset: Path, tmp_path: Path, rewrite: Any, set_column: Any
-) -> None:
-    check, spoil = SPOILT[case]
-    spoil(dataset, rewrite, set_column)
+@pytest.mark.parametrize("case", [name for name, bad in spoiling.EPISODES.items() if bad.episodes == (3,)])
+def test_a_bad_episode_is_quarantined_and_the_rest_goes_on(case: str, dataset: Path, tmp_path: Path) -> None:
+    bad = spoiling.EPISODES[case]
+    bad.spoil(dataset)
     report = ingest(dataset, tmp_path / "store", IngestOptions(action_range=(-1, 1)))
-    assert refused(report) == {3: check}
+    assert refused(report) == {3: bad.check}
     store = EpisodeStore.open(tmp_path / "store")
     assert store.episodes["episode"].tolist() == [0, 1, 2, 4]
     assert store.verify() == []
     (entry,) = store.description["quarantined"]
     assert entry == report.quarantined[0]
-    assert entry["reason"]
-    assert any(line.startswith(f"refused  episode 3 [{check}]: ") for line in report.lines())
+    assert bad.phrase in entry["reason"]
+    assert any(line.startswith(f"refused  episode 3 [{bad.check}]: ") for line in report.lines())
 
 
-def test_several_faults_are_all_told(dataset: Path, tmp_path: Path, rewrite: Any, set_column: Any) -> None:
-    for case in ("NaN action", "unknown task", "damaged picture"):
-        SPOILT[case][1](dataset, rewrite, set_column)
-    spoil_rows("action", set_cell(0, [float("nan")] * 4))(dataset, rewrite, set_column)
+def test_several_faults_are_all_told(dataset: Path, tmp_path: Path) -> None:
+    for case in ("NaN action", "unknown task number", "damaged picture"):
+        spoiling.EPISODES[case].spoil(dataset)
+    spoiling.rows("action", spoiling.cell(0, [float("nan")] * 4))(dataset)
     report = ingest(dataset, tmp_path / "store")
     assert refused(report) == {0: "not_finite", 3: "unknown_task, not_finite, decoded_frames"}
 
 
-def test_rows_of_a_ragged_column(dataset: Path, tmp_path: Path, rewrite: Any, set_column: Any) -> None:
-    def change(table: pa.Table) -> pa.Table:
-        values = table["action"].to_pylist()
-        values[40] = values[40][:3]
-        return set_column(table, "action", values, pa.list_(pa.float32()))
-
-    rewrite(dataset / DATA, change)
-    assert refused(ingest(dataset, tmp_path / "store")) == {3: "wrong_shape"}
-
-
-def test_rows_that_do_not_stand_together(dataset: Path, tmp_path: Path, rewrite: Any) -> None:
+def test_rows_that_do_not_stand_together(dataset: Path, tmp_path: Path) -> None:
     # Row 57, the last of episode 4, among those of episode 3.
     order = [*range(40), 57, *range(40, 57)]
     rewrite(dataset / DATA, lambda table: table.take(order))
@@ -335,11 +241,7 @@ def test_an_unexpected_task_is_refused(dataset: Path, tmp_path: Path) -> None:
 
 def test_flipped_bytes_inside_a_video_spoil_their_episode(video_dataset: Any, tmp_path: Path) -> None:
     root = Path(shutil.copytree(video_dataset[0], tmp_path / "raw"))
-    content = bytearray((root / VIDEO).read_bytes())
-    place = content.find(b"mdat") + (len(content) - content.find(b"mdat")) // 2  # the middle: the second episode
-    for i in range(place, place + 3):
-        content[i] ^= 0xFF
-    (root / VIDEO).write_bytes(bytes(content))
+    spoiling.flip_video(root)
     report = ingest(root, tmp_path / "store")
     assert refused(report) == {1: "decoded_frames"}
     assert "file-000.mp4" in report.quarantined[0]["evidence"]
@@ -436,7 +338,7 @@ def test_old_versions_say_how_to_convert(version: str, dataset: Path, tmp_path: 
         ({"codebase_version": "v4.0"}, ["LeRobot format v4.0"]),
         ({"data_path": "data/{nonsense}.parquet"}, ["data_path 'data/{nonsense}.parquet' is no path"]),
         ({"features": []}, ["features must be an object"]),
-        ({"fps": 0}, ["fps must be a positive number"]),
+        ({"fps": 0}, ["fps must be a positive number up to 10000"]),
         ({"total_frames": 60}, ["total_frames = 60", "the data files hold 58", "correct the totals"]),
         ({"total_episodes": 6}, ["total_episodes = 6", "meta/episodes lists 5"]),
         ({"features": {"action": {"dtype": "float32"}}}, ["feature action is not declared properly"]),
@@ -452,12 +354,12 @@ def test_a_missing_key(dataset: Path, tmp_path: Path) -> None:
     assert_refused_whole(dataset, tmp_path, "info.json", "lacks fps")
 
 
-def test_a_dropped_column(dataset: Path, tmp_path: Path, rewrite: Any) -> None:
+def test_a_dropped_column(dataset: Path, tmp_path: Path) -> None:
     rewrite(dataset / DATA, lambda table: table.drop_columns(["next.reward"]))
     assert_refused_whole(dataset, tmp_path, DATA, "column next.reward is missing")
 
 
-def test_an_extra_column(dataset: Path, tmp_path: Path, rewrite: Any) -> None:
+def test_an_extra_column(dataset: Path, tmp_path: Path) -> None:
     rewrite(dataset / DATA, lambda table: table.append_column("surprise", table["next.reward"]))
     assert_refused_whole(dataset, tmp_path, DATA, "column surprise is not declared")
 
@@ -467,15 +369,13 @@ def test_a_wrong_shape(dataset: Path, tmp_path: Path) -> None:
     assert_refused_whole(dataset, tmp_path, DATA, "action has 4 numbers a frame, meta/info.json says 5")
 
 
-def test_a_wrong_type(dataset: Path, tmp_path: Path, rewrite: Any, set_column: Any) -> None:
+def test_a_wrong_type(dataset: Path, tmp_path: Path) -> None:
     texts = [["a"] * 4] * 58
     rewrite(dataset / DATA, lambda table: set_column(table, "action", texts, pa.list_(pa.string(), 4)))
     assert_refused_whole(dataset, tmp_path, DATA, "action holds string, meta/info.json says float32")
 
 
-def test_wider_numbers_are_accepted(
-    dataset: Path, good_episodes: Any, tmp_path: Path, rewrite: Any, set_column: Any
-) -> None:
+def test_wider_numbers_are_accepted(dataset: Path, good_episodes: Any, tmp_path: Path) -> None:
     def change(table: pa.Table) -> pa.Table:
         return set_column(table, "action", table["action"].to_pylist(), pa.list_(pa.float64()))
 
@@ -484,7 +384,7 @@ def test_wider_numbers_are_accepted(
     np.testing.assert_array_equal(EpisodeStore.open(tmp_path / "store").actions(0), good_episodes[0][1].actions)
 
 
-def test_rows_of_episodes_that_no_table_lists(dataset: Path, tmp_path: Path, rewrite: Any) -> None:
+def test_rows_of_episodes_that_no_table_lists(dataset: Path, tmp_path: Path) -> None:
     rewrite(dataset / META, lambda table: table.slice(0, 4))
     assert_refused_whole(dataset, tmp_path, "the data files hold episodes [4] that no table lists")
 
@@ -494,9 +394,7 @@ def test_no_such_folder_is_not_created(tmp_path: Path) -> None:
     assert not (tmp_path / "nowhere").exists()
 
 
-def test_nothing_usable_is_an_error_with_the_reasons(
-    dataset: Path, tmp_path: Path, rewrite: Any, set_column: Any
-) -> None:
+def test_nothing_usable_is_an_error_with_the_reasons(dataset: Path, tmp_path: Path) -> None:
     nan = [[float("nan")] * 4] * 58
     rewrite(dataset / DATA, lambda table: set_column(table, "action", nan))
     words = ("none of the 5 episodes can be used", "episode 4 [not_finite]: action has NaN", "rows 0, 1, 2, 3, 4")
@@ -581,8 +479,8 @@ def run_command(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=200, env={**os.environ})
 
 
-def test_the_command_prints_what_it_did(dataset: Path, tmp_path: Path, rewrite: Any, set_column: Any) -> None:
-    SPOILT["NaN action"][1](dataset, rewrite, set_column)
+def test_the_command_prints_what_it_did(dataset: Path, tmp_path: Path) -> None:
+    spoiling.EPISODES["NaN action"].spoil(dataset)
     out = tmp_path / "store"
     arguments = ("--out", out, "--map", "front=observation.images.corner2", "--size", "16")
     result = run_command(dataset, *arguments)

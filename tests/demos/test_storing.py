@@ -17,8 +17,8 @@ from world4rl.demos.store import EpisodeStore, open_stores
 from world4rl.demos.storing import store_demos, store_rollouts
 from world4rl.demos.survey import survey
 from world4rl.errors import DataError
+from world4rl.landing.door import door_options
 from world4rl.landing.marker import mark
-from world4rl.landing.take import door_options
 from world4rl.landing.verify import verify
 from world4rl.paths import Paths, Role
 from world4rl.provenance.digests import digest_folder, merkle_root

@@ -12,9 +12,10 @@ import pytest
 from world4rl.config import Params, load_profile
 from world4rl.demos.recording import Recording, write_dataset
 from world4rl.envs.episodes import Episode
+from world4rl.landing.door import Taken
 from world4rl.landing.inbox import Inbox
 from world4rl.landing.ledger import Ledger
-from world4rl.landing.take import Taken, take
+from world4rl.landing.take import take
 from world4rl.landing.watch import Look, look
 from world4rl.paths import Paths
 
@@ -43,6 +44,7 @@ class Site:
             self.inbox,
             self.ledger,
             self.params,
+            self.paths,
             now=self.now,
             cursor=self.cursor,
             is_dead=lambda run: run in self.dead,

@@ -146,7 +146,7 @@ def test_two_runs_never_take_one_dataset_and_a_dead_one_is_replaced(site: Site, 
     assert site.took("mine", "third").state == "accepted"
 
 
-@pytest.mark.parametrize("step", ["_fetch", "_examine", "_accept", "write_acceptance", "write_manifests"])
+@pytest.mark.parametrize("step", ["_fetch", "examine", "_accept", "write_acceptance", "write_manifests"])
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_a_run_that_dies_anywhere_leaves_a_state_that_the_next_one_goes_on_from(
     site: Site, record: Record, monkeypatch: pytest.MonkeyPatch, step: str, when: str

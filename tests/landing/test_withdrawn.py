@@ -95,7 +95,7 @@ def test_a_withdrawal_while_a_dataset_is_being_read_is_not_missed(
 
     record(site.folder / "late", (2, 4))
     (entry,) = [one for one in (site.look(), site.look(site.params.landing.quiet_seconds))[1].due if one.name == "late"]
-    examine = taking._examine
+    examine = taking.examine
 
     def examined(*arguments: object) -> object:
         found = examine(*arguments)  # type: ignore[arg-type]
@@ -103,7 +103,7 @@ def test_a_withdrawal_while_a_dataset_is_being_read_is_not_missed(
         return found
 
     with monkeypatch.context() as patch:
-        patch.setattr(taking, "_examine", examined)
+        patch.setattr(taking, "examine", examined)
         assert site.take(entry.name) is None
     assert site.state("late") == "ready"
     assert site.took("late").state == "accepted"

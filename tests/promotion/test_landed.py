@@ -14,7 +14,7 @@ from tests.promotion.conftest import TASK, Site
 from world4rl.demos.recording import Recording, write_dataset
 from world4rl.demos.survey import survey
 from world4rl.errors import DataError
-from world4rl.landing.take import door_options
+from world4rl.landing.door import door_options
 from world4rl.promotion.landed import robot_trials
 from world4rl.provenance.decisions import Promotion
 from world4rl.provenance.digests import digest_bytes, digest_folder

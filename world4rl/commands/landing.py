@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-from world4rl.commands.options import PARAMS, ROOT, ParamsOption, RootOption
+from world4rl.commands.options import PARAMS, ROOT, JsonOption, ParamsOption, RootOption
 
 PANEL = "Landing"
 
@@ -75,23 +76,40 @@ quarantine = typer.Typer(help="Episodes that are kept out of training, and why."
 @quarantine.command("list")
 def list_quarantine(
     everything: Annotated[bool, typer.Option("--all", help="Also what was released.")] = False,
+    as_json: JsonOption = False,
     root: RootOption = ROOT,
 ) -> None:
     """List what is kept out, a line an episode."""
-    from world4rl.landing.quarantine import lines
+    from world4rl.landing.quarantine import lines, listed
 
+    if as_json:
+        typer.echo(json.dumps(listed(root, everything=everything), indent=2))
+        return
     for text in lines(root, everything=everything):
         typer.echo(text)
 
 
 @quarantine.command("show")
 def show_quarantine(
-    number: Annotated[int, typer.Argument(help="Of the entry, as `list` prints it.")], root: RootOption = ROOT
+    number: Annotated[int, typer.Argument(help="Of the entry, as `list` prints it.")],
+    as_json: JsonOption = False,
+    root: RootOption = ROOT,
 ) -> None:
     """Show an entry: what was found, where, by which checker, and what became of it."""
-    from world4rl.landing.quarantine import show
+    from world4rl.landing.quarantine import entry_of, show
 
-    typer.echo(show(root, number))
+    typer.echo(json.dumps(entry_of(root, number), indent=2) if as_json else show(root, number))
+
+
+@quarantine.command("page")
+def quarantine_page(
+    out: Annotated[Path | None, typer.Option(help="Where to write it (default: reports/quarantine.html).")] = None,
+    root: RootOption = ROOT,
+) -> None:
+    """Write all entries, also released ones, as an HTML page with pictures."""
+    from world4rl.landing.page import write_page
+
+    typer.echo(f"written to {write_page(root, out)}")
 
 
 @quarantine.command("release")

@@ -19,8 +19,20 @@ FROZEN_SHARE = 0.5  # of the distance that the state covers in its episode
 FROZEN_FRAMES = 5
 FROZEN_MOTION = 0.05  # of the largest number in the states: less than that may be too little to see
 FROZEN_EPISODE = 0.9  # of an episode, where no state tells whether anything moved
+SHORTEST = 2  # rows: what the action of a single one led to is not there
 # Judgements that a person who saw the episode may overrule. The others mean that something is not there or no number.
-OVERRULABLE = frozenset({"black_camera", "blank_camera", "frozen_camera", "out_of_bounds", "duplicate"})
+OVERRULABLE = frozenset(
+    {
+        "after_end",
+        "black_camera",
+        "blank_camera",
+        "constant_actions",
+        "duplicate",
+        "frozen_camera",
+        "out_of_bounds",
+        "success_label",
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -107,11 +119,68 @@ def check_row_count(episode: int, length: int, index_range: tuple[int, int], row
     return findings
 
 
+def check_row_range(episode: int, index: np.ndarray, index_range: tuple[int, int]) -> list[Finding]:
+    """Row numbers (T,) of the whole dataset that are not those that the episode table gives the episode."""
+    rows = np.flatnonzero(index != index_range[0] + np.arange(len(index)))
+    if not len(rows):
+        return []
+    first, last = index_range[0], index_range[1] - 1
+    reason = f"index does not count from {first} to {last}, where meta/episodes says that it lies"
+    return [Finding(episode, "row_range", reason, f"{rows_text(rows)}; the first is numbered {int(index[rows[0]])}")]
+
+
+def check_length(episode: int, rows: int) -> list[Finding]:
+    """An episode with nothing to learn from: no row follows its first one."""
+    if rows >= SHORTEST:
+        return []
+    return [Finding(episode, "too_short", f"it has {rows} row: nothing follows its first action")]
+
+
+def check_constant(episode: int, actions: np.ndarray) -> list[Finding]:
+    """Actions (T, A) that never change although there was time to: what a broken recorder writes."""
+    if len(actions) < FROZEN_FRAMES or not (actions == actions[0]).all():
+        return []
+    values = ", ".join(f"{value:g}" for value in actions[0][:8])
+    return [Finding(episode, "constant_actions", f"all {len(actions)} actions are the same", values)]
+
+
+def check_end(episode: int, done: np.ndarray) -> list[Finding]:
+    """Rows (boolean `next.done`, (T,)) that follow the end of the episode."""
+    rows = np.flatnonzero(done[:-1])
+    if not len(rows):
+        return []
+    reason = f"next.done ends it at row {int(rows[0])}, but {len(done)} rows stand there"
+    return [Finding(episode, "after_end", reason, rows_text(rows))]
+
+
+def check_success(episode: int, shown: bool | None, said: bool | None) -> list[Finding]:
+    """Whether the success column (`shown`) and the side file (`said`) contradict each other; None: it says nothing."""
+    if shown is None or said is None or shown == said:
+        return []
+    words = ("a failure", "a success")
+    reason = f"meta/world4rl.json calls it {words[said]}, the success column {words[shown]}"
+    return [Finding(episode, "success_label", reason)]
+
+
 def check_tasks(
-    episode: int, indices: np.ndarray, known: Mapping[int, str], accepted: Sequence[str] | None
+    episode: int, indices: np.ndarray, known: Mapping[int, str], accepted: Sequence[str] | None, *, one: bool = False
 ) -> list[Finding]:
-    """Task numbers (T,) that `meta/tasks.parquet` does not explain, and tasks that are not among the accepted ones."""
+    """Task numbers (T,) that `meta/tasks.parquet` does not explain, and tasks that are not among the accepted ones.
+
+    Args:
+        episode: Index in the dataset.
+        indices: int64 (T,).
+        known: Task strings by number.
+        accepted: The tasks that may occur; None: any.
+        one: Whether the rows decide the episode's task, so that all of them must name the same one, and name it.
+    """
     findings = []
+    named = sorted({known[int(index)] for index in indices if int(index) in known})
+    if one and len(named) > 1:
+        reason = f"its rows name {len(named)} tasks"
+        findings.append(Finding(episode, "several_tasks", reason, ", ".join(map(repr, named))))
+    if one and any(not name.strip() for name in named):
+        findings.append(Finding(episode, "unknown_task", "its task has no name", "meta/tasks.parquet"))
     unknown = sorted({int(index) for index in indices} - set(known))
     if unknown:
         reason = f"task_index {unknown} is not in meta/tasks.parquet"

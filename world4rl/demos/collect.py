@@ -19,6 +19,7 @@ from world4rl.demos.recording import Recording, write_dataset
 from world4rl.demos.seeds import episode_seeds
 from world4rl.envs.episodes import Controller, Episode, disturbed, expert_controller, random_controller, roll_out
 from world4rl.envs.simulator import CONTROL_HZ, describe_simulation
+from world4rl.envs.tasks import is_simulated
 from world4rl.files import write_json
 from world4rl.paths import Paths, Source
 from world4rl.provenance.digests import digest_folder
@@ -28,7 +29,12 @@ ACTION_NAMES = ("hand_dx", "hand_dy", "hand_dz", "gripper_effort")
 
 
 def collect_demos(params: Params, paths: Paths, task: str) -> None:
-    """The stage `demos@task`: the scripted expert, `demonstrations` episodes to learn from and some to test with."""
+    """The stage `demos@task`: the scripted expert, `demonstrations` episodes to learn from and some to test with.
+
+    Like the others it records nothing, an empty dataset, where the simulator does not have the task.
+    """
+    if not is_simulated(task):
+        return _collect(params, task, "expert", {}, {}, paths)
     settings = params.task_parameters[task]
     counts = {"train": settings.demonstrations, "test": params.demonstrations.held_out}
     controllers = {
@@ -47,6 +53,8 @@ def collect_policy(params: Params, paths: Paths, task: str) -> None:
     Raises:
         DataError: there is no cloned policy.
     """
+    if not is_simulated(task):
+        return _collect(params, task, "policy", {}, {}, paths)
     from world4rl.policies.acting import policy_controller  # torch: seconds that the other collectors do not need
     from world4rl.policies.folder import load_policy
 
@@ -70,6 +78,8 @@ def collect_policy(params: Params, paths: Paths, task: str) -> None:
 
 def collect_random(params: Params, paths: Paths, task: str) -> None:
     """The stage `random_rollouts@task`: actions uniform in [-1, 1], each held for `random_hold` steps."""
+    if not is_simulated(task):
+        return _collect(params, task, "random", {}, {}, paths)
     rollouts = params.rollouts
     controllers = {"train": random_controller(_noise_seed(params.seed, task, "random", "train"), rollouts.random_hold)}
     _collect(params, task, "random", {"train": rollouts.random}, controllers, paths, validation=rollouts.validation)
@@ -164,10 +174,10 @@ def record(
     simulation, source = params.simulation, side["source"]
     said = {
         "operator": "scripted" if source == "expert" else source,
-        "robot_id": "metaworld-sawyer",
+        "robot_id": "metaworld-sawyer" if is_simulated(task) else None,
         "licence": "Apache-2.0",
         "consent": "not needed: simulated",
-        "simulation": describe_simulation(simulation, task),
+        "simulation": describe_simulation(simulation, task) if is_simulated(task) else None,
         "policy": None,
         **side,
     }

@@ -36,6 +36,8 @@ from world4rl.errors import ConfigError, DataError
 from world4rl.files import replacing
 
 NONE = "none"
+DONE = "next.done"
+EXPERT = "expert"
 ROLES = {"action": "action", "state": "observation.state", "success": "next.success"}
 Fit = Literal["stretch", "crop", "pad"]
 
@@ -51,6 +53,7 @@ class IngestOptions:
         fit: How a picture of another shape gets there: `stretch` it, `crop` its middle, or `pad` it with black.
         tasks: The tasks that may occur; None: any.
         task: What every episode's task is, whatever the dataset calls it; None: as the dataset says.
+        source: What every episode's source is; None: as the dataset says.
         action_range: Bounds of all action values; None: unbounded.
         settings: Chunks, shards and compression.
         allow_empty: Whether a dataset without episodes makes a store without episodes.
@@ -65,6 +68,7 @@ class IngestOptions:
     fit: Fit = "stretch"
     tasks: tuple[str, ...] | None = None
     task: str | None = None
+    source: str | None = None
     action_range: tuple[float, float] | None = None
     settings: StoreSettings = field(default_factory=StoreSettings)
     allow_empty: bool = False
@@ -126,6 +130,7 @@ class Plan:
     action: Feature
     state: Feature | None
     success: Feature | None
+    done: Feature | None
     cameras: Mapping[str, Feature]
     size: tuple[int, int]
     ignored: Mapping[str, str]
@@ -133,7 +138,8 @@ class Plan:
     @property
     def vectors(self) -> list[str]:
         """The features that hold numbers."""
-        return [feature.name for feature in (self.action, self.state, self.success) if feature is not None]
+        parts = (self.action, self.state, self.success, self.done)
+        return list(dict.fromkeys(feature.name for feature in parts if feature is not None))
 
     @property
     def mapped(self) -> dict[str, str]:
@@ -180,7 +186,10 @@ def plan_ingest(dataset: Dataset, options: IngestOptions) -> Plan:
     used = {feature.name for feature in (*numbers.values(), *cameras.values()) if feature is not None}
     skip = {"timestamp", "frame_index", "episode_index", "index", "task_index"} | used | set(ignored)
     ignored |= {name: "plays no part in training" for name in dataset.features if name not in skip}
-    return Plan(action, numbers["state"], numbers["success"], cameras, size, ignored)
+    done = dataset.features.get(DONE)
+    if done is not None and not _is_number(done.dtype):
+        done = None
+    return Plan(action, numbers["state"], numbers["success"], done, cameras, size, ignored)
 
 
 def _is_number(dtype: str) -> bool:
@@ -209,6 +218,13 @@ def _cameras(dataset: Dataset, mapping: Mapping[str, str]) -> tuple[dict[str, Fe
     names = {name: name.removeprefix("observation.images.").removeprefix("observation.") for name in visual}
     if len(set(names.values())) < len(names):
         names = {name: name for name in visual}
+    for name in names.values():
+        if not re.fullmatch(r"\w[\w .-]*", name):
+            raise DataError(
+                f"{name!r} cannot be a camera's name",
+                where=dataset.root / INFO,
+                remedy="give it another one: --map NAME=FEATURE",
+            )
     left = {name: "a depth map" for name, camera in visual.items() if camera.depth}
     return {names[name]: camera for name, camera in visual.items() if not camera.depth}, left
 
@@ -375,6 +391,7 @@ def sound_episodes(
                 decoded[name] = camera.decode(entry, len(rows[episode]))
             found = [finding for finding in table if finding.episode == episode]
             found += _check_numbers(dataset, plan, options, columns, entry, rows[episode])
+            found += _check_story(dataset, plan, columns, entry, rows[episode], side.get(episode, {}))
             frames = {
                 name: _check_frames(episode, name, feature, decoded[feature.name], found)
                 for name, feature in plan.cameras.items()
@@ -437,8 +454,11 @@ def _check_numbers(
     episode, part = int(entry["episode_index"]), slice(rows.start, rows.stop)
     index_range = (int(entry["dataset_from_index"]), int(entry["dataset_to_index"]))
     found = checks.check_row_count(episode, int(entry["length"]), index_range, len(rows))
+    found += checks.check_row_range(episode, columns.index["index"].to_numpy()[part], index_range)
+    found += checks.check_length(episode, len(rows))
     tasks = columns.index["task_index"].to_numpy()[part]
-    found += checks.check_tasks(episode, tasks, dataset.tasks, None if options.task else options.tasks)
+    accepted = None if options.task else options.tasks
+    found += checks.check_tasks(episode, tasks, dataset.tasks, accepted, one=options.task is None)
     for name in plan.vectors:
         wrong, values = columns.wrong[name][part], columns.vectors[name][part]
         found += checks.check_shapes(episode, name, wrong, dataset.features[name].size)
@@ -447,6 +467,26 @@ def _check_numbers(
         actions = columns.vectors[plan.action.name][part]
         found += checks.check_bounds(episode, plan.action.name, actions, *options.action_range)
     return found
+
+
+def _check_story(
+    dataset: Dataset,
+    plan: Plan,
+    columns: Columns,
+    entry: Mapping[Any, Any],
+    rows: range,
+    side: Mapping[str, Any],
+) -> list[Finding]:
+    """What the numbers say happened, where each of them is sound."""
+    episode, part = int(entry["episode_index"]), slice(rows.start, rows.stop)
+    found = []
+    if dataset.side.get("source", EXPERT) == EXPERT:  # a policy may get stuck; who demonstrates does not
+        found += checks.check_constant(episode, columns.vectors[plan.action.name][part])
+    if plan.done is not None:
+        done: np.ndarray = np.any(columns.vectors[plan.done.name][part] > 0.5, axis=1)
+        found += checks.check_end(episode, done)
+    shown = None if plan.success is None else bool((columns.vectors[plan.success.name][part] > 0.5).any())
+    return found + checks.check_success(episode, shown, side.get("success"))
 
 
 def _check_frames(episode: int, camera: str, feature: Feature, decoded: Decoded, found: list[Finding]) -> np.ndarray:
@@ -496,7 +536,7 @@ def _assemble(
         states=_float32(columns, plan.state, rows),
         success=success,
         task=options.task or dataset.tasks[int(columns.index["task_index"].iloc[rows.start])],
-        source=str(dataset.side.get("source", "external")),
+        source=options.source or str(dataset.side.get("source", "external")),
         split=str(side.get("split", "train")),
         succeeded=succeeded,
         seed=None if seed is None else int(seed),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,13 +22,27 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from world4rl.demos.checks import Finding, check_columns, check_totals
-from world4rl.demos.layout import DATA_PATH, EPISODES, INDEX_COLUMNS, INFO, SIDE_FILE, TASKS, VERSION, VIDEO_PATH
+from world4rl.demos.layout import (
+    DATA_PATH,
+    EPISODES,
+    INDEX_COLUMNS,
+    INFO,
+    SIDE_FILE,
+    STATS,
+    TASKS,
+    VERSION,
+    VIDEO_PATH,
+)
 from world4rl.demos.tables import EPISODE_TABLE, validate
 from world4rl.errors import DataError
 
 COPY_AGAIN = "copy the dataset again from where it was recorded, whole"
 VISUAL = ("image", "video")
 DAMAGE = (OSError, pa.ArrowException, ValueError, KeyError)  # what pyarrow raises for damaged files
+LARGEST_PICTURE = 8192  # pixels a side; what claims more is no camera, and memory is made ready for what is claimed
+LARGEST_VECTOR = 100_000  # numbers a row
+FASTEST = 10_000  # frames a second
+PICKLES = (".pkl", ".pickle", ".pt", ".pth", ".joblib")  # whoever opens one runs what is in it
 _KINDS = {"b": "true/false", "i": "whole numbers", "u": "whole numbers", "f": "numbers"}
 
 
@@ -108,11 +123,13 @@ def open_dataset(root: Path) -> Dataset:
             where=root,
             remedy="give the root folder of a LeRobot v3 dataset, which holds meta/",
         )
+    _refuse_pickles(root)
     info = _read_info(root)
     features = {name: _feature(root, name, value) for name, value in info["features"].items()}
     fps = float(info["fps"])
     if info["total_episodes"] == 0 and not (root / EPISODES).exists():
         return Dataset(root, info, fps, features, {}, pd.DataFrame(), (), read_side(root))
+    _require_statistics(root)
     tasks = _read_tasks(root)
     episodes = _read_episodes(root, [name for name, feature in features.items() if feature.dtype == "video"])
     dataset = Dataset(root, info, fps, features, tasks, episodes, _data_files(root, info, episodes), read_side(root))
@@ -122,11 +139,35 @@ def open_dataset(root: Path) -> Dataset:
 
 def _read_json(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_number)
     except FileNotFoundError:
         raise DataError("the file is missing", where=path, remedy=COPY_AGAIN) from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"not valid JSON ({error})", where=path, remedy=COPY_AGAIN) from None
+
+
+def _no_number(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON number")
+
+
+def _refuse_pickles(root: Path) -> None:
+    """No dataset needs one, and where it lies somebody may open it some day."""
+    found = sorted(path for path in root.rglob("*") if path.suffix.lower() in PICKLES)
+    if found:
+        raise DataError(
+            "holds a pickled file, which runs code when it is opened", where=found[0], remedy="remove it, or save it "
+            "in another format"
+        )  # fmt: skip
+
+
+def _require_statistics(root: Path) -> None:
+    """LeRobot writes `meta/stats.json` with every dataset; we do not need it, but a copy without it is not whole."""
+    path = root / STATS
+    try:
+        if not isinstance(json.loads(path.read_text(encoding="utf-8")), dict):
+            raise ValueError("no object")
+    except (OSError, ValueError, RecursionError) as error:
+        raise _unreadable(path, error) from None
 
 
 def _read_info(root: Path) -> dict[str, Any]:
@@ -165,9 +206,19 @@ def _read_info(root: Path) -> dict[str, Any]:
             raise DataError(
                 f"{key} {info[key]!r} is no path", where=path, remedy=f"the usual one is {default}"
             ) from None
-    if not isinstance(info["fps"], int | float) or not info["fps"] > 0:
-        raise DataError(f"fps must be a positive number, not {info['fps']!r}", where=path, remedy="correct fps")
+        if not _stays_inside(root, info[key].format(video_key="camera", chunk_index=0, file_index=0)):
+            raise DataError(
+                f"{key} {info[key]!r} leads out of the dataset", where=path, remedy=f"the usual one is {default}"
+            )
+    if not isinstance(info["fps"], int | float) or not 0 < info["fps"] <= FASTEST:
+        raise DataError(
+            f"fps must be a positive number up to {FASTEST}, not {info['fps']!r}", where=path, remedy="correct fps"
+        )
     return info
+
+
+def _stays_inside(root: Path, path: str) -> bool:
+    return (root / path).resolve().is_relative_to(root.resolve())
 
 
 def _feature(root: Path, name: str, value: Any) -> Feature:
@@ -176,13 +227,19 @@ def _feature(root: Path, name: str, value: Any) -> Feature:
         dtype = str(value["dtype"])
         if dtype in VISUAL and len(shape) != 3:
             raise ValueError("a camera needs a shape of three numbers")
+        if min(shape, default=1) < 1:
+            raise ValueError(f"no size can be {min(shape)}")
+        if max(shape, default=1) > LARGEST_PICTURE if dtype in VISUAL else math.prod(shape) > LARGEST_VECTOR:
+            raise ValueError(f"nothing has the shape {list(shape)}")
+        if "/" in name or "\\" in name or not name.strip("."):
+            raise ValueError("its name is a path")
+        hints = {**(value.get("video_info") or {}), **(value.get("info") or {})}
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(
             f"feature {name} is not declared properly ({error})",
             where=root / INFO,
-            remedy="correct its shape and dtype",
+            remedy="correct its name, shape and dtype",
         ) from None
-    hints = {**(value.get("video_info") or {}), **(value.get("info") or {})}
     depth = bool(hints.get("is_depth_map") or hints.get("video.is_depth_map"))
     return Feature(name, dtype, shape, value.get("names"), depth)
 
@@ -211,7 +268,10 @@ def _read_tasks(root: Path) -> dict[int, str]:
     names = [column for column in ("task", "__index_level_0__") if column in table]
     if "task_index" not in table or not names:
         raise DataError("has no columns task_index and task", where=path, remedy=COPY_AGAIN)
-    return {int(number): str(name) for number, name in zip(table["task_index"], table[names[0]], strict=True)}
+    if table["task_index"].isna().any():
+        raise DataError("task_index has empty cells", where=path, remedy=COPY_AGAIN)
+    named = table[names[0]].fillna("")
+    return {int(number): str(name) for number, name in zip(table["task_index"], named, strict=True)}
 
 
 def _read_episodes(root: Path, videos: Sequence[str]) -> pd.DataFrame:
@@ -265,7 +325,8 @@ def read_side(root: Path) -> dict[str, Any]:
     rows = side.get("episodes", []) if isinstance(side, dict) else None
     if not isinstance(rows, list) or not all(_is_side_row(row) for row in rows):
         raise DataError(
-            "must be an object whose `episodes` are objects with an integer episode_index (and seed, if any)",
+            "must be an object whose `episodes` are objects with an integer episode_index; seed is a whole number, "
+            "success true or false, if any",
             where=path,
             remedy="correct the file",
         )
@@ -280,8 +341,11 @@ def read_side(root: Path) -> dict[str, Any]:
 
 
 def _is_side_row(row: Any) -> bool:
-    return (
-        isinstance(row, dict) and isinstance(row.get("episode_index"), int) and isinstance(row.get("seed"), int | None)
+    if not isinstance(row, dict) or not isinstance(row.get("episode_index"), int):
+        return False
+    seed = row.get("seed", 0)
+    return (seed is None or (isinstance(seed, int) and 0 <= seed < 2**63)) and isinstance(
+        row.get("success"), bool | None
     )
 
 
@@ -332,6 +396,7 @@ def read_columns(dataset: Dataset, features: Sequence[str]) -> Columns:
                     raise ValueError(f"{len(tables[-1])} of {file.metadata.num_rows} rows")
         except DAMAGE as error:
             raise _unreadable(path, error) from None
+    _require_whole_numbers(dataset, tables)
     index = pd.concat(
         [table.select(INDEX_COLUMNS).to_pandas(ignore_metadata=True) for table in tables], ignore_index=True
     )
@@ -350,6 +415,18 @@ def read_columns(dataset: Dataset, features: Sequence[str]) -> Columns:
         vectors[name] = np.concatenate([values for values, _ in parts])
         wrong[name] = np.concatenate([bad for _, bad in parts])
     return Columns(index, vectors, wrong)
+
+
+def _require_whole_numbers(dataset: Dataset, tables: Sequence[pa.Table]) -> None:
+    for path, table in zip(dataset.data_files, tables, strict=True):
+        for name in INDEX_COLUMNS:
+            column = table[name]
+            if name == "timestamp":
+                wrong = "no numbers" if _kind(column.type) not in ("f", "i") else ""
+            else:
+                wrong = "no whole numbers" if _kind(column.type) != "i" else "empty cells" * bool(column.null_count)
+            if wrong:
+                raise DataError(f"column {name} has {wrong}", where=path, remedy=COPY_AGAIN)
 
 
 def _matrix(path: Path, column: pa.ChunkedArray, feature: Feature) -> tuple[np.ndarray, np.ndarray]:
@@ -382,6 +459,8 @@ def _matrix(path: Path, column: pa.ChunkedArray, feature: Feature) -> tuple[np.n
             remedy="correct the dtype in meta/info.json, or map another feature to it",
         )
     values = np.full((len(array), size), np.nan)
+    if kind == "b":
+        flat = flat.cast(pa.int8())  # where a cell is empty, Arrow has no other number for it
     values[~wrong] = flat.to_numpy(zero_copy_only=False).astype(np.float64).reshape(-1, size)
     return values, wrong
 
@@ -461,11 +540,13 @@ def _decode_png(root: Path, picture: Any, shrink: Any) -> tuple[np.ndarray | Non
     try:
         content = picture["bytes"]
         if content is None:  # LeRobot embeds the bytes; other writers may leave a path
+            if not _stays_inside(root, picture["path"]):
+                return None, None
             content = (root / picture["path"]).read_bytes()
         with Image.open(io.BytesIO(content)) as image:
             image.load()
             return shrink(image.convert("RGB")), (image.height, image.width)
-    except (OSError, SyntaxError, TypeError, KeyError, ValueError):  # PIL's errors for damaged pictures
+    except (OSError, SyntaxError, TypeError, KeyError, ValueError, Image.DecompressionBombError):  # PIL's errors
         return None, None
 
 

@@ -18,6 +18,7 @@ from world4rl.config import Params
 from world4rl.demos.ingest import IngestOptions, ingest
 from world4rl.demos.layout import COLLECTED, UNLABELLED
 from world4rl.demos.store import EpisodeStore
+from world4rl.envs.tasks import is_simulated
 from world4rl.files import read_json, write_json
 from world4rl.paths import Paths, Source
 from world4rl.provenance.digests import digest_file, digest_folder, digest_json, merkle_root
@@ -101,13 +102,17 @@ def _store(params: Params, paths: Paths, task: str, source: Source) -> dict[str,
 def _parts(params: Params, paths: Paths, task: str, source: Source) -> Iterator[Part]:
     raw = paths.raw(task, source)
     collected = IngestOptions(
-        tasks=(task,), action_range=(-1.0, 1.0), settings=params.store, allow_empty=source == "random"
+        tasks=(task,),
+        action_range=(-1.0, 1.0),
+        settings=params.store,
+        allow_empty=source == "random" or not is_simulated(task),
     )
     yield Part(COLLECTED, raw, digest_folder(raw), collected)
     for dataset in read_role_manifest(paths.landed(task, source)).datasets:
         options = replace(
             landed_options(params),
             task=task,
+            source=source,
             only=frozenset(episode.episode for episode in dataset.episodes),
             waived={episode.episode: frozenset(episode.waived) for episode in dataset.episodes},
             shares=(params.reading.held_out, 0.0 if source == "expert" else params.reading.validation),

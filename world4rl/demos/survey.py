@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from world4rl.demos.checks import Finding, quarantine_list
-from world4rl.demos.ingest import IngestOptions, distinct, labels_of, plan_ingest, sound_episodes
+from world4rl.demos.ingest import IngestOptions, distinct, plan_ingest, sound_episodes
 from world4rl.demos.reading import open_dataset
-from world4rl.demos.store import UNLABELLED
 
 
 @dataclass(frozen=True)
@@ -21,7 +20,7 @@ class Surveyed:
         episode: Its index in the dataset.
         task: The task string of its first row.
         length: Its rows.
-        success: Whether it is a success; None where the dataset does not say.
+        success: Whether it is a success; None where nothing says so.
         digest: SHA-256 of what training can see of it, at the size that the options give.
     """
 
@@ -61,13 +60,13 @@ def survey(dataset: Path, options: IngestOptions, known: Mapping[str, str]) -> S
     source = open_dataset(dataset)
     plan = plan_ingest(source, options)
     findings: list[Finding] = []
-    labelled = labels_of(source, plan) != UNLABELLED
+    said = {row["episode_index"] for row in source.side.get("episodes", []) if row.get("success") is not None}
     episodes = [
         Surveyed(
             found.episode,
             found.task,
             len(found.actions),
-            bool(found.succeeded) if labelled else None,
+            bool(found.succeeded) if plan.success is not None or found.episode in said else None,
             found.digest,
         )
         for found in distinct(sound_episodes(source, plan, options, findings), known, options, findings)

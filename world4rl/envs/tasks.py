@@ -52,3 +52,8 @@ METAWORLD_TASKS: tuple[str, ...] = (
     "window-close-v3",
     "window-open-v3",
 )
+
+
+def is_simulated(task: str) -> bool:
+    """Whether the simulator has a task. All data of any other one come from a robot."""
+    return task in METAWORLD_TASKS

@@ -61,7 +61,8 @@ class HeldOut:
             raise DataError(
                 "no episode is held out",
                 where=stores[0].path.parent,
-                remedy="set demonstrations.held_out or rollouts.held_out in params.yaml and collect again",
+                remedy="set demonstrations.held_out or rollouts.held_out in params.yaml and collect again, or land "
+                "episodes",
             )
         table = pd.DataFrame(rows, columns=list(COLUMNS)).astype({"seed": "Int64", "success": bool})
         starts = StartStates(stores, history=history, tasks=known, splits=(SPLIT,))

@@ -8,7 +8,7 @@ A stage may write more keys than stand here (they are its own business), but nev
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -73,6 +73,26 @@ class TaskEvaluation(Timed):
     gained: Count
     lost: Count
     imagined: Imagined
+
+
+class RobotTrials(Metrics):
+    """A policy on the robot; no trials so far are none."""
+
+    successes: Count
+    trials: Count
+    steps_mean: Annotated[float, Field(gt=0)] | None = None
+
+
+class RobotEvaluation(Timed):
+    """`reports/evaluation/T.json` of a task that no simulator has; the gain is null until both were tried."""
+
+    judged: Literal["robot"]
+    bc: RobotTrials
+    refined: RobotTrials
+    gain_points: Points | None
+    gain_interval: tuple[Points, Points] | None
+    p_value: Rate | None
+    others: Count  # trials of policies that are not the present ones
 
 
 class Replay(Metrics):
@@ -245,6 +265,23 @@ class SummaryTask(Closed):
     imagined: SummaryImagined
 
 
+class SummaryRobotResult(Closed):
+    """Trials of a policy on the robot."""
+
+    successes: Count
+    trials: Count
+
+
+class SummaryRobot(Closed):
+    """A task's result on the robot; null until both policies were tried."""
+
+    bc: SummaryRobotResult
+    refined: SummaryRobotResult
+    gain_points: Points | None
+    gain_interval: tuple[Points, Points] | None
+    p_value: Rate | None
+
+
 class SummaryDetection(Closed):
     """Precision, recall and calibration on generated frames."""
 
@@ -289,6 +326,7 @@ class Summary(Closed):
     seconds: Seconds
     stage_seconds: dict[str, Seconds]
     tasks: dict[str, SummaryTask]
+    robot: dict[str, SummaryRobot] = {}
     classifier: SummaryClassifier
     replay: SummaryReplay
     world_model: SummaryWorldModel

@@ -20,6 +20,7 @@ from markupsafe import Markup
 
 from world4rl import machine, progress
 from world4rl.config import Params, dump_params
+from world4rl.envs.tasks import is_simulated
 from world4rl.errors import DataError
 from world4rl.evaluation import wording
 from world4rl.evaluation.figures import (
@@ -37,6 +38,7 @@ from world4rl.evaluation.figures import (
 from world4rl.evaluation.metrics import (
     ClassifierMetrics,
     Fidelity,
+    RobotEvaluation,
     RolloutMetrics,
     StoreMetrics,
     Summary,
@@ -83,7 +85,8 @@ class Findings:
     Dictionaries are by task, in the order of the parameters.
     """
 
-    evaluations: dict[str, TaskEvaluation]
+    evaluations: dict[str, TaskEvaluation]  # of the tasks that the simulator has
+    robot: dict[str, RobotEvaluation]  # of the others
     data: dict[str, dict[Source, StoreMetrics]]
     fidelity: Fidelity
     classifier: ClassifierMetrics
@@ -107,6 +110,7 @@ def gather(params: Params, paths: Paths) -> Findings:
 
     data: dict[str, dict[Source, StoreMetrics]] = {}
     evaluations: dict[str, TaskEvaluation] = {}
+    robot: dict[str, RobotEvaluation] = {}
     seconds: dict[str, float] = {}
     for task in tasks:
         expert = read_metrics(paths.store_report(task, "expert"), StoreMetrics, f"store-demos --task {task}")
@@ -123,10 +127,15 @@ def gather(params: Params, paths: Paths) -> Findings:
     seconds["fidelity"] = fidelity.seconds
     seconds |= {f"refined@{task}": timed(paths.refined_metrics(task), f"refine --task {task}") for task in tasks}
     for task in tasks:
-        evaluations[task] = _read_evaluation(task, paths, params.evaluation.confidence)
-        seconds[f"evaluation@{task}"] = evaluations[task].seconds
+        if is_simulated(task):
+            evaluations[task] = _read_evaluation(task, paths, params.evaluation.confidence)
+            seconds[f"evaluation@{task}"] = evaluations[task].seconds
+        else:
+            robot[task] = read_metrics(paths.evaluation_metrics(task), RobotEvaluation, f"evaluate --task {task}")
+            seconds[f"evaluation@{task}"] = robot[task].seconds
     return Findings(
         evaluations=evaluations,
+        robot=robot,
         data=data,
         fidelity=fidelity,
         classifier=classifier,
@@ -183,6 +192,11 @@ def summarise(findings: Findings, profile: str) -> Summary:
                 }
                 for task, each in findings.evaluations.items()
             },
+            "robot": {
+                task: each.model_dump(include={"bc", "refined", "gain_points", "gain_interval", "p_value"})
+                | {policy: getattr(each, policy).model_dump(exclude={"steps_mean"}) for policy in ("bc", "refined")}
+                for task, each in findings.robot.items()
+            },
             "classifier": {
                 **{key: getattr(classifier, key) for key in ("precision", "recall", "ece")},
                 "generated": {key: getattr(classifier.generated, key) for key in ("precision", "recall", "ece")},
@@ -225,6 +239,8 @@ def write_report(params: Params, paths: Paths) -> None:
 
 def _overall(findings: Findings) -> tuple[float, Bounds]:
     results = findings.evaluations.values()
+    if not results:
+        return 0.0, (0.0, 0.0)
     return mean_gain([each.gain_points for each in results], [each.gain_interval for each in results])
 
 
@@ -260,12 +276,13 @@ def render(params: Params, paths: Paths, findings: Findings, summary: Summary) -
         params=params,
         parameters=dump_params(Params.model_validate(params.model_dump())),  # in the order of their definition
         findings=findings,
+        robot=findings.robot,
         summary=summary,
         confidence=evaluation.confidence,
         verdict=wording.verdict(findings.evaluations, gain, interval, evaluation.confidence),
         shortfalls=wording.shortfalls(findings.evaluations, findings.fidelity, findings.classifier, params.gates),
-        tasks=[_task_view(task, findings, evaluation.confidence) for task in params.tasks],
-        gain_chart=_gain_chart(findings, gain, interval, evaluation.confidence),
+        tasks=[_task_view(task, findings, evaluation.confidence) for task in findings.evaluations],
+        gain_chart=_gain_chart(findings, gain, interval, evaluation.confidence) if findings.evaluations else "",
         videos={task: _videos(paths.evaluation(task), task) for task in params.tasks},
         strips=_strips(findings.fidelity, paths),
         replay=_replay_view(findings.fidelity),

@@ -150,6 +150,47 @@ def compare_paired(first: ArrayLike, second: ArrayLike, confidence: float = 0.95
     )
 
 
+@dataclass(frozen=True)
+class UnpairedComparison:
+    """Two policies on trials of their own. Points are percentage points, in [-100, 100]."""
+
+    gain_points: float
+    gain_interval: Bounds  # points
+    p_value: float  # Fisher's exact test
+
+
+def compare_unpaired(first: tuple[int, int], second: tuple[int, int], confidence: float = 0.95) -> UnpairedComparison:
+    """Compares two policies that were not tried on the same starting positions, as on a robot.
+
+    The interval is Newcombe's hybrid score interval (method 10 for independent proportions, Statistics in Medicine
+    17:873-890, 1998): the Wilson intervals of both rates, squared and added.
+
+    Args:
+        first: Successes and trials of the first policy (BC).
+        second: Those of the second one (refined).
+        confidence: Two-sided confidence of the interval.
+
+    Returns:
+        The comparison, second minus first.
+
+    Raises:
+        ValueError: the counts are impossible, or a policy has no trials.
+    """
+    (first_low, first_high), (second_low, second_high) = (
+        wilson_interval(*each, confidence) for each in (first, second)
+    )
+    rates = first[0] / first[1], second[0] / second[1]
+    below = _joined(rates[1] - second_low, first_high - rates[0], 0.0)
+    above = _joined(second_high - rates[1], rates[0] - first_low, 0.0)
+    gain = rates[1] - rates[0]
+    table = [[first[0], first[1] - first[0]], [second[0], second[1] - second[0]]]
+    return UnpairedComparison(
+        gain_points=100 * gain,
+        gain_interval=(100 * max(gain - below, -1.0), 100 * min(gain + above, 1.0)),
+        p_value=min(1.0, float(stats.fisher_exact(table).pvalue)),
+    )
+
+
 def mean_gain(gains: Sequence[float], intervals: Sequence[Bounds]) -> tuple[float, Bounds]:
     """Mean of independent gains (one a task) with its interval, from the interval of each.
 

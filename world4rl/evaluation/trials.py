@@ -18,7 +18,9 @@ from world4rl.demos.seeds import episode_seeds
 from world4rl.envs.episodes import Controller, Episode, roll_out
 from world4rl.envs.imagination import Moment, advance
 from world4rl.envs.simulator import CONTROL_HZ
+from world4rl.envs.tasks import is_simulated
 from world4rl.evaluation.held_out import task_numbers
+from world4rl.evaluation.robot import evaluate_on_robot
 from world4rl.evaluation.tables import POLICIES, check_trials, compare_trials
 from world4rl.evaluation.videos import choose, write_video
 from world4rl.files import replacing, write_json
@@ -40,11 +42,14 @@ def evaluate(params: Params, paths: Paths, task: str) -> None:
     """Tries both policies of `task` with their mean actions and writes metrics, a table of trials and videos.
 
     The seeds are those of the source `evaluation`, which no dataset has. Both policies get the same ones; imagination
-    starts from the first frames of the first `imagined_trials` of them.
+    starts from the first frames of the first `imagined_trials` of them. What no simulator has, a robot judges.
 
     Raises:
         DataError: a model is missing or damaged, or the world model or the classifier does not know the task.
     """
+    if not is_simulated(task):
+        evaluate_on_robot(params, paths, task)
+        return
     began = time.monotonic()
     settings, simulation = params.evaluation, params.simulation
     device = select_device(params.device)

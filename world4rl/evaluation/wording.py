@@ -76,6 +76,9 @@ def verdict(results: Mapping[str, TaskEvaluation], gain: float, interval: Bounds
         interval: Its interval.
         confidence: Of the interval, in (0, 1).
     """
+    if not results:
+        said = ("No task has a simulator. What the robot's trials say stands below.",)
+        return Verdict("unclear", "Only the robot can tell.", said, gain, interval)
     judgement = judge(interval)
     headline = {
         "better": "Yes: practising in imagination made the policies better.",

@@ -8,18 +8,20 @@ own version is enough, because it is written last and names the rest.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import fsspec
 
-from world4rl.errors import DataError
+from world4rl.errors import DataError, MachineError, World4RLError
+from world4rl.files import disk_full
 from world4rl.landing.marker import MARKER
 from world4rl.provenance.digests import digest_json
 
 UPLOADING = "_LANDING"  # there from the first file of `world4rl land` to its marker: never take this for quiet
+LINK, IRREGULAR = "link", "irregular"  # in place of a size: nothing of the kind is copied
 HIDDEN = (".", "_")  # prefixes of names that are no datasets: what copying tools write while they work
 
 
@@ -54,68 +56,105 @@ class Inbox:
 
     def __init__(self, address: str) -> None:
         self.address = address
-        self._fs, self._root = fsspec.core.url_to_fs(address)
+        # Nothing that was listed before counts: whether something changed is what we are here to find out.
+        self._fs, self._root = fsspec.core.url_to_fs(address, use_listings_cache=False, skip_instance_cache=True)
+
+    def is_there(self) -> bool:
+        """Whether there is a landing folder; of a store of objects, which has no empty folders, whether the bucket is.
+
+        Raises:
+            MachineError: the file system cannot be asked.
+        """
+        local = "file" in (self._fs.protocol if isinstance(self._fs.protocol, tuple) else (self._fs.protocol,))
+        with self._reaching():
+            return bool(self._fs.exists(self._root if local else self._root.split("/")[0]))
 
     def names(self) -> list[str]:
         """Folders in the landing folder, sorted; none where it does not exist yet.
 
         Raises:
-            DataError: the landing folder cannot be listed.
+            MachineError: the landing folder cannot be listed.
         """
-        try:
-            self._fs.invalidate_cache()
-            entries = self._fs.ls(self._root, detail=True)
-        except FileNotFoundError:
-            return []
-        except OSError as error:
-            raise DataError(
-                f"the landing folder cannot be listed: {error}", where=self.address, remedy="restore access to it"
-            ) from error
+        with self._reaching():
+            try:
+                entries = self._fs.ls(self._root, detail=True)
+            except FileNotFoundError:
+                return []
         names = (str(entry["name"]).rstrip("/").rpartition("/")[2] for entry in entries if entry["type"] == "directory")
         return sorted(name for name in names if not name.startswith(HIDDEN))
 
-    def look(self, name: str) -> Arrival | None:
-        """A folder as it is now; None where it has gone, or is empty."""
+    @contextmanager
+    def _reaching(self) -> Iterator[None]:
         try:
-            marker = self._fs.info(self._path(name, MARKER))
+            yield
+        except (FileNotFoundError, World4RLError):
+            raise
+        except Exception as error:  # each file system and network library has errors of its own
+            if disk_full(error):
+                raise
+            raise MachineError(
+                f"the landing folder cannot be read: {error}",
+                where=self.address,
+                remedy="restore access to it; what lies there waits meanwhile",
+            ) from error
+
+    def look(self, name: str) -> Arrival | None:
+        """A folder as it is now; None where it has gone, or is empty.
+
+        Raises:
+            MachineError: it cannot be read.
+        """
+        try:
+            with self._reaching():
+                marker = self._fs.info(self._path(name, MARKER))
         except FileNotFoundError:
             files = self.files(name)
             return Arrival(name, False, UPLOADING in files, digest_json(files)) if files else None
         return Arrival(name, True, False, digest_json({MARKER: _version(marker)}))
 
     def files(self, name: str) -> dict[str, list[Any]]:
-        """Size and version of every file of a dataset by its path in it, the marker apart."""
+        """Size and version of every file of a dataset by its path in it, the marker apart.
+
+        A link has `LINK` for a size, and what is neither file nor link `IRREGULAR`.
+
+        Raises:
+            MachineError: it cannot be read.
+        """
         prefix = self._path(name, "")
         try:
-            found = self._fs.find(prefix, detail=True)
+            with self._reaching():
+                found = self._fs.find(prefix, detail=True)
         except FileNotFoundError:
             return {}
         files = {str(path).removeprefix(prefix): _version(info) for path, info in found.items()}
         return {path: version for path, version in sorted(files.items()) if path != MARKER}
 
     def marker(self, name: str) -> bytes:
-        """The bytes of a dataset's marker."""
-        return bytes(self._fs.cat_file(self._path(name, MARKER)))
+        """The bytes of a dataset's marker.
+
+        Raises:
+            FileNotFoundError: it has gone.
+            MachineError: it cannot be read.
+        """
+        with self._reaching():
+            return bytes(self._fs.cat_file(self._path(name, MARKER)))
 
     def fetch(self, name: str, files: Mapping[str, Any], target: Path) -> Iterator[str]:
         """Copies files of a dataset below a local folder, one at a time; yields the path of each.
 
         Raises:
-            DataError: a file has gone, or its path would lead out of the folder.
+            FileNotFoundError: a file has gone.
+            DataError: something is no file, or its path would lead out of the folder.
+            MachineError: the landing folder cannot be read.
+            OSError: the disk is full.
         """
+        for path, version in files.items():
+            _require_file(path, version, target)
         for path in files:
             local = target / path
-            if not local.resolve().is_relative_to(target.resolve()):
-                raise DataError("the path leads out of the dataset", where=path, remedy="rename the file")
             local.parent.mkdir(parents=True, exist_ok=True)
-            try:
+            with self._reaching():
                 self._fs.get_file(self._path(name, path), str(local))
-            except FileNotFoundError:
-                raise DataError(
-                    "the file has gone while the dataset was copied",
-                    where=f"{self.address}/{name}/{path}",
-                    remedy="copy the dataset again, whole",
-                ) from None
             yield path
 
     def put(self, name: str, files: Mapping[str, Path], marker: bytes) -> Iterator[str]:
@@ -124,8 +163,10 @@ class Inbox:
         What an interrupted call left is written again.
 
         Raises:
-            DataError: there is such a folder already, and this did not make it.
+            DataError: there is such a folder already, and this did not make it; or there is no such bucket.
         """
+        if "://" in self.address and not self.is_there():
+            raise DataError("there is no such place to land datasets", where=self.address, remedy="make the bucket")
         folder_there = self._fs.exists(self._path(name, "").rstrip("/"))
         if folder_there and not self._fs.exists(self._path(name, UPLOADING)):
             raise DataError(
@@ -153,7 +194,20 @@ class Inbox:
         return f"{self._root.rstrip('/')}/{name}/{path}"
 
 
+def _require_file(path: str, version: list[Any], target: Path) -> None:
+    if version[0] == LINK:
+        raise DataError("is a link, and links are not followed", where=path, remedy="copy with `cp -rL`")
+    if version[0] == IRREGULAR:
+        raise DataError("is no regular file", where=path, remedy="remove it")
+    if not (target / path).resolve().is_relative_to(target.resolve()):
+        raise DataError("the path leads out of the dataset", where=path, remedy="rename the file")
+
+
 def _version(info: Mapping[str, Any]) -> list[Any]:
+    if info.get("islink"):
+        return [LINK, str(info.get("destination"))]
+    if info["type"] != "file":
+        return [IRREGULAR, str(info["type"])]
     for key in ("ETag", "etag", "mtime", "LastModified", "updated", "last_modified"):
         if info.get(key) is not None:
             return [info["size"], str(info[key])]

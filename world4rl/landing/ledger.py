@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,7 +40,8 @@ CREATE TABLE IF NOT EXISTS arrivals (
     not_before REAL NOT NULL DEFAULT 0,
     run TEXT,
     digest TEXT,
-    needs TEXT NOT NULL DEFAULT '[]'
+    needs TEXT NOT NULL DEFAULT '[]',
+    asked INTEGER
 );
 CREATE TABLE IF NOT EXISTS events (
     number INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -50,6 +51,7 @@ CREATE TABLE IF NOT EXISTS events (
     digest TEXT,
     detail TEXT NOT NULL
 );
+CREATE INDEX IF NOT EXISTS events_digest ON events (digest);
 CREATE TRIGGER IF NOT EXISTS events_stay BEFORE UPDATE ON events
 BEGIN SELECT RAISE(ABORT, 'events are never changed'); END;
 CREATE TRIGGER IF NOT EXISTS events_remain BEFORE DELETE ON events
@@ -86,6 +88,7 @@ class Entry:
         run: The run that took it last.
         digest: Of its content, once it was read.
         needs: Tasks that the parameters would have to name, where it is held for that.
+        asked: Number of the event that last made it ready.
     """
 
     name: str
@@ -97,11 +100,12 @@ class Entry:
     run: str | None
     digest: str | None
     needs: tuple[str, ...]
+    asked: int | None
 
     @property
     def key(self) -> str:
-        """Names this attempt at this content: a run with this key is asked for once."""
-        return f"{self.name}:{self.fingerprint[:16]}:{self.attempts}"
+        """Names this readiness, which no other has: a run with this key is asked for once."""
+        return f"{self.name}:{self.asked}"
 
 
 @dataclass(frozen=True)
@@ -146,14 +150,14 @@ class Ledger:
 
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
             self._db = sqlite3.connect(self.path, timeout=30.0, isolation_level=None)
             self._db.row_factory = sqlite3.Row
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute("PRAGMA synchronous = FULL")
             self._db.executescript(_SCHEMA)
-        except sqlite3.DatabaseError as error:
+        except (sqlite3.DatabaseError, OSError) as error:
             raise self._broken(error) from error
 
     def close(self) -> None:
@@ -211,8 +215,8 @@ class Ledger:
             why = "its marker is there" if arrival.marked else f"nothing changed in it for {quiet_seconds:g} s"
             self._set(arrival.name, "ready", now, {"why": why})
 
-    def retry_held(self, tasks: Sequence[str], now: float) -> None:
-        """Makes datasets ready whose tasks the parameters name by now."""
+    def retry_held(self, tasks: Collection[str], now: float) -> None:
+        """Makes datasets ready whose tasks are by now among those that the parameters know by some name."""
         with self._transaction():
             for entry in map(_entry, self._select("SELECT * FROM arrivals WHERE state = 'held'")):
                 if set(entry.needs) <= set(tasks):
@@ -281,11 +285,18 @@ class Ledger:
                 )
             self._set(entry.name, state, now, detail)
 
-    def give_back(self, name: str, now: float, why: str) -> None:
-        """The run that took a dataset died: another one may take it, after a while that grows."""
+    def give_back(self, name: str, now: float, why: str, state: State = "taking") -> None:
+        """The run that took a dataset, or was to take it, died: another one may, after a while that grows.
+
+        Args:
+            name: The dataset; nothing happens unless it is in the given state.
+            now: Seconds since 1970.
+            why: In words.
+            state: `taking`, or `ready` where the run died before it took the dataset.
+        """
         with self._transaction():
             row = self._db.execute("SELECT * FROM arrivals WHERE name = ?", (name,)).fetchone()
-            if row is None or row["state"] != "taking":
+            if row is None or row["state"] != state:
                 return
             wait = BACK_OFF[min(row["attempts"], len(BACK_OFF) - 1)]
             self._db.execute(
@@ -304,35 +315,59 @@ class Ledger:
         wanted = set(digests)
         return {row[0]: (row[1], row[2]) for row in rows if row[0] in wanted}
 
+    def has_accepted(self, digest: str) -> bool:
+        """Whether a dataset with this digest was ever settled as accepted, its quarantined episodes with it."""
+        query = "SELECT 1 FROM events WHERE digest = ? AND state = 'accepted' LIMIT 1"
+        return bool(self._select(query, (digest,)))
+
     def quarantined(self) -> list[Quarantined]:
         """Everything that is or was kept out, in order."""
         return [Quarantined(**dict(row)) for row in self._select("SELECT * FROM quarantine ORDER BY number")]
 
-    def release(self, number: int, *, by: str, because: str, now: float) -> Quarantined:
-        """Lets a quarantined episode in, on somebody's word; its dataset is ready to be taken again.
+    def release(self, number: int, *, by: str, because: str, now: float) -> list[str]:
+        """Lets a quarantined episode in, on somebody's word.
+
+        Returns:
+            The folders with this content that are ready to be taken again; none where it does not lie in the landing
+            folder any more. Whenever it lands again, the word still counts.
 
         Raises:
-            DataError: there is no such entry, or it is released already.
+            DataError: there is no such entry, it is released already, or a run is just taking the dataset.
         """
         with self._transaction():
             row = self._db.execute("SELECT * FROM quarantine WHERE number = ?", (number,)).fetchone()
             if row is None or row["released"] is not None:
                 problem = "there is no such entry in the quarantine" if row is None else "it is released already"
                 raise DataError(problem, where=f"entry {number}", remedy="`world4rl quarantine list` shows the entries")
+            same = self._db.execute(
+                "SELECT name, state FROM arrivals WHERE digest = ? OR (name = ? AND state = 'taking') ORDER BY name",
+                (row["digest"], row["name"]),
+            ).fetchall()
+            if any(other["state"] == "taking" for other in same):
+                raise DataError(
+                    "a run is just taking this dataset",
+                    where=f"entry {number}",
+                    remedy="release it when the run has ended",
+                )
             self._db.execute(
                 "UPDATE quarantine SET released = ?, released_by = ?, released_because = ? WHERE number = ?",
                 (now, by, because, number),
             )
-            self._set(row["name"], "ready", now, {"why": f"entry {number} was released by {by}: {because}"})
-            return Quarantined(**{**dict(row), "released": now, "released_by": by, "released_because": because})
+            again = [other["name"] for other in same if other["state"] in SETTLED]
+            for name in again:
+                self._db.execute("UPDATE arrivals SET attempts = 0, not_before = 0 WHERE name = ?", (name,))
+                self._set(name, "ready", now, {"why": f"entry {number} was released by {by}: {because}"})
+        return again
 
     def _set(self, name: str, state: State, now: float, detail: Mapping[str, Any]) -> None:
         self._db.execute("UPDATE arrivals SET state = ? WHERE name = ?", (state, name))
         digest = self._db.execute("SELECT digest FROM arrivals WHERE name = ?", (name,)).fetchone()
-        self._db.execute(
+        event = self._db.execute(
             "INSERT INTO events (time, name, state, digest, detail) VALUES (?, ?, ?, ?, ?)",
             (now, name, state, digest["digest"] if digest else None, json.dumps(detail, sort_keys=True)),
         )
+        if state == "ready":
+            self._db.execute("UPDATE arrivals SET asked = ? WHERE name = ?", (event.lastrowid, name))
 
     def _select(self, query: str, values: Sequence[Any] = ()) -> list[sqlite3.Row]:
         try:
@@ -353,10 +388,21 @@ class Ledger:
         except sqlite3.DatabaseError as error:
             raise self._broken(error) from error
 
-    def _broken(self, error: sqlite3.DatabaseError) -> DataError:
-        full = "full" in str(error) or disk_full(error)
-        remedy = "free some space" if full else "restore it from a backup; data/landed says what was accepted"
-        return DataError(f"the ledger cannot be used: {error}", where=self.path, remedy=remedy)
+    def _broken(self, error: Exception) -> DataError:
+        remedies = {
+            "locked": "end the program that holds it",
+            "readonly": "make the file and its folder writable",
+            "unable to open": "make the file and its folder writable",
+            "full": "free some space",
+        }
+        remedy = next((remedy for words, remedy in remedies.items() if words in str(error)), None)
+        if disk_full(error):
+            remedy = remedies["full"]
+        return DataError(
+            f"the ledger cannot be used: {error}",
+            where=self.path,
+            remedy=remedy or "restore it from a backup, or remove it: what is accepted is then found to be known",
+        )
 
 
 def _entry(row: sqlite3.Row) -> Entry:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from world4rl.demos.checks import OVERRULABLE
 from world4rl.errors import DataError
@@ -12,10 +14,24 @@ from world4rl.landing.ledger import Ledger, Quarantined
 from world4rl.paths import Paths
 
 
+def listed(root: Path, *, everything: bool) -> list[dict[str, Any]]:
+    """The entries for machines; times are ISO 8601, UTC."""
+    return [_json(entry) for entry in _ledger(root).quarantined() if everything or entry.released is None]
+
+
 def lines(root: Path, *, everything: bool) -> list[str]:
     """An entry a line; one line where there is none."""
     entries = [entry for entry in _ledger(root).quarantined() if everything or entry.released is None]
     return [_line(entry) for entry in entries] or ["nothing is quarantined"]
+
+
+def entry_of(root: Path, number: int) -> dict[str, Any]:
+    """An entry for machines.
+
+    Raises:
+        DataError: there is no such entry.
+    """
+    return _json(_find(_ledger(root), number))
 
 
 def show(root: Path, number: int) -> str:
@@ -31,10 +47,10 @@ def show(root: Path, number: int) -> str:
         "check": entry.checks,
         "reason": entry.reason,
         "evidence": entry.evidence or "-",
-        "found": f"{_when(entry.time)} by {entry.checker}",
+        "found": f"{when(entry.time)} by {entry.checker}",
     }
     if entry.released is not None:
-        rows["released"] = f"{_when(entry.released)} by {entry.released_by}: {entry.released_because}"
+        rows["released"] = f"{when(entry.released)} by {entry.released_by}: {entry.released_because}"
     return "\n".join(f"{key:9}{value}" for key, value in rows.items())
 
 
@@ -49,12 +65,15 @@ def release(root: Path, number: int, *, by: str, because: str) -> str:
     hard = sorted(set(entry.checks.split(", ")) - OVERRULABLE)
     if entry.episode is None or hard:
         raise DataError(
-            f"{', '.join(hard)} is no matter of judgement: there is nothing in it that training could use",
+            f"{entry.checks if entry.episode is None else ', '.join(hard)} is no matter of judgement: "
+            "there is nothing in it that training could use",
             where=f"entry {number}",
             remedy="correct the dataset, or record the episode again, and land it",
         )
-    ledger.release(number, by=by, because=because, now=time.time())
-    return f"entry {number} is released: {entry.name} is taken again at the next look at the landing folder"
+    again = ledger.release(number, by=by, because=because, now=time.time())
+    if not again:
+        return f"entry {number} is released: its dataset has gone, and is let in when it lands again"
+    return f"entry {number} is released: {', '.join(again)} is taken again at the next look at the landing folder"
 
 
 def _ledger(root: Path) -> Ledger:
@@ -70,11 +89,17 @@ def _find(ledger: Ledger, number: int) -> Quarantined:
     )
 
 
+def _json(entry: Quarantined) -> dict[str, Any]:
+    released = None if entry.released is None else when(entry.released)
+    return {**asdict(entry), "time": when(entry.time), "released": released}
+
+
 def _line(entry: Quarantined) -> str:
     what = "whole dataset" if entry.episode is None else f"episode {entry.episode}"
     released = "" if entry.released is None else f" (released by {entry.released_by})"
-    return f"{entry.number:5}  {_when(entry.time)}  {entry.name} {what} [{entry.checks}]: {entry.reason}{released}"
+    return f"{entry.number:5}  {when(entry.time)}  {entry.name} {what} [{entry.checks}]: {entry.reason}{released}"
 
 
-def _when(time_: float) -> str:
+def when(time_: float) -> str:
+    """Seconds since 1970 for people: date and time, UTC."""
     return datetime.fromtimestamp(time_, UTC).strftime("%Y-%m-%d %H:%M:%SZ")

@@ -6,64 +6,29 @@ by one rename, the record after it, and the ledger learns last.
 
 from __future__ import annotations
 
+import errno
 import os
-import shlex
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from world4rl import progress
 from world4rl.config import Params
-from world4rl.demos.ingest import IngestOptions
-from world4rl.demos.layout import SIDE_FILE
-from world4rl.demos.reading import read_side
-from world4rl.demos.storing import landed_options
-from world4rl.demos.survey import Survey, Surveyed, survey
-from world4rl.errors import DataError
-from world4rl.files import locked, replacing
+from world4rl.errors import DataError, MachineError
+from world4rl.files import disk_full, locked, replacing
 from world4rl.landing.cutting import cut_accepted
+from world4rl.landing.door import CHECKER, WITHDRAWN, Changed, Refused, Taken, door_options, examine, reading
 from world4rl.landing.inbox import Inbox
-from world4rl.landing.ledger import Entry, Ledger, State
-from world4rl.landing.marker import MARKER, Marker, disagreements, mark, parse_marker
+from world4rl.landing.ledger import Entry, Ledger
+from world4rl.landing.marker import AGAIN, MARKER, Marker, disagreements, mark, parse_marker
+from world4rl.landing.pictures import keep_pictures
 from world4rl.paths import Paths
-from world4rl.provenance.manifests import (
-    ID_DIGITS,
-    Acceptance,
-    LandedEpisode,
-    read_acceptances,
-    write_acceptance,
-    write_manifests,
-)
-from world4rl.provenance.statement import Statement, read_statement
+from world4rl.provenance.digests import digest_bytes
+from world4rl.provenance.manifests import ID_DIGITS, Acceptance, read_acceptances, write_acceptance, write_manifests
 from world4rl.provenance.tombstones import Tombstones, read_tombstones
-
-CHECKER = "world4rl checks 1"  # raise it with every change of the checks: quarantine entries name it
-WITHDRAWN = "withdrawn"  # the check that keeps out what was withdrawn; nobody can overrule it
-
-
-@dataclass(frozen=True)
-class Taken:
-    """What became of a dataset.
-
-    Attributes:
-        name: Of its folder in the landing folder.
-        state: How the ledger settled it.
-        detail: Why, and figures, for people.
-        acceptance: Its record where it was accepted.
-        manifests: Tasks whose manifests changed.
-    """
-
-    name: str
-    state: State
-    detail: Mapping[str, Any]
-    acceptance: Acceptance | None = None
-    manifests: Sequence[str] = ()
-
-
-class _Changed(Exception):
-    """The dataset changed while it was read."""
 
 
 def take(
@@ -91,56 +56,82 @@ def take(
         What became of it; None where another run has it, or nobody has anything to do.
 
     Raises:
-        MachineError: the disk is full. The dataset is still there, for another attempt.
-        DataError: the decisions, which say what was withdrawn, cannot be trusted.
+        MachineError: the disk is full, or the landing folder cannot be read.
+        DataError: the ledger, an acceptance record or the decisions, which say what was withdrawn, cannot be used.
+        OSError: the machine or the network failed in another way. Whatever was raised, the dataset is still there, for
+            another attempt.
     """
     stones = read_tombstones(paths)
-    entry = ledger.claim(name, run, clock())
-    if entry is None:
-        return None
-    staging = paths.ledger.parent / "taking" / name
+    place = digest_bytes(name.encode())[:ID_DIGITS]  # any folder's name is one for a file
+    with locked(paths.taking / f"{place}.lock"):  # a run that was taken for dead may be alive
+        entry = ledger.claim(name, run, clock())
+        if entry is None:
+            return None
+        staging = paths.taking / place
+        try:
+            shutil.rmtree(staging, ignore_errors=True)
+            staging.mkdir(parents=True)
+            taken, digest, quarantined = _take(entry, inbox, staging, ledger, params, paths, stones)
+            keep_pictures(staging, digest, quarantined, params, paths)
+        except Changed:
+            ledger.give_back(name, clock(), "it changed while it was read, or something was withdrawn meanwhile")
+            return None
+        except Exception as error:
+            full = disk_full(error)
+            with suppress(DataError):  # the first error is the one to tell
+                why = "the disk is full" if full else str(error).splitlines()[0] if str(error) else repr(error)
+                ledger.give_back(name, clock(), why)
+            if full and not isinstance(error, MachineError):
+                remedy = "free some space: the dataset waits in the landing folder, and is taken again by itself"
+                raise MachineError("the disk is full", where=staging, remedy=remedy) from error
+            raise
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+            shutil.rmtree(_cut_copy(staging), ignore_errors=True)
+        ledger.settle(
+            entry,
+            taken.state,
+            clock(),
+            digest=digest,
+            detail=taken.detail,
+            needs=taken.detail.get("needs", ()),
+            quarantined=quarantined,
+            checker=CHECKER,
+        )
+        return taken
+
+
+def _take(
+    entry: Entry,
+    inbox: Inbox,
+    staging: Path,
+    ledger: Ledger,
+    params: Params,
+    paths: Paths,
+    stones: Tombstones,
+) -> tuple[Taken, str | None, Sequence[Mapping[str, Any]]]:
+    """What becomes of a dataset, the digest of its content as far as it could be read, and what is kept out."""
     digest: str | None = None
     try:
-        shutil.rmtree(staging, ignore_errors=True)
         found = _fetch(entry, inbox, staging)
         digest = found.digest
-        taken, quarantined = _examine(entry, found, staging, ledger, params, paths, stones)
+        accepted = read_acceptances(paths)
+        taken, quarantined = examine(entry, found, accepted, staging, ledger, params, paths, stones)
         if taken.acceptance is not None:
-            source = staging
-            if taken.detail.get(WITHDRAWN):
-                taken, source = _without_withdrawn(taken, taken.acceptance, staging, params)
             with locked(paths.landing_lock):
                 if read_tombstones(paths) != stones:
-                    raise _Changed  # something was withdrawn meanwhile: look again
-                taken = _accept(taken, source, params, paths)
-    except _Changed:
-        ledger.give_back(name, clock(), "it changed while it was read, or something was withdrawn meanwhile")
-        return None
-    except DataError as error:
+                    raise Changed
+                now = read_acceptances(paths)
+                if now != accepted:  # a twin may have come in meanwhile
+                    taken, quarantined = examine(entry, found, now, staging, ledger, params, paths, stones)
+                if taken.acceptance is not None:
+                    taken, source = _without_withdrawn(taken, taken.acceptance, staging, params)
+                    taken = _accept(taken, source, params, paths)
+    except Refused as error:
         where = _relative(error.where, staging)
-        taken = Taken(name, "refused", {"why": error.problem, "where": where, "to do": error.remedy})
-        quarantined = [{"episode": None, "check": "dataset", "reason": error.problem, "evidence": where}]
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-        shutil.rmtree(_cut_copy(staging), ignore_errors=True)
-    ledger.settle(
-        entry,
-        taken.state,
-        clock(),
-        digest=digest,
-        detail=taken.detail,
-        needs=taken.detail.get("needs", ()),
-        quarantined=quarantined,
-        checker=CHECKER,
-    )
-    return taken
-
-
-def door_options(
-    params: Params, statement: Statement, waived: Mapping[int, frozenset[str]] | None = None
-) -> IngestOptions:
-    """How a dataset is read at the door: as for its stores, but in its own size, so that digests say what landed."""
-    return replace(landed_options(params), size=None, task=statement.task, waived=waived or {})
+        taken = Taken(entry.name, "refused", {"why": error.problem, "where": where, "to do": error.remedy})
+        quarantined = [{"episode": None, "check": error.check, "reason": error.problem, "evidence": where}]
+    return taken, digest, quarantined
 
 
 def _fetch(entry: Entry, inbox: Inbox, staging: Path) -> Marker:
@@ -148,88 +139,34 @@ def _fetch(entry: Entry, inbox: Inbox, staging: Path) -> Marker:
     files = inbox.files(entry.name)
     arrival = inbox.look(entry.name)
     if arrival is None or arrival.fingerprint != entry.fingerprint:
-        raise _Changed
-    with progress.track(f"copy {entry.name}", len(files), unit="file") as bar:
-        for _ in inbox.fetch(entry.name, files, staging):
-            bar.advance()
-    found = mark(staging)
-    if arrival.marked:
-        promised = parse_marker(inbox.marker(entry.name), f"{inbox.address}/{entry.name}/{MARKER}")
-        wrong = disagreements(promised, found)
-        if wrong:
-            shown = wrong[:5] + ([f"and {len(wrong) - 5} more"] if len(wrong) > 5 else [])
-            raise DataError(
-                f"the files are not what the marker says: {'; '.join(shown)}",
-                where=f"{inbox.address}/{entry.name}/{MARKER}",
-                remedy="copy the dataset again with `world4rl land`",
-            )
+        raise Changed
+    try:
+        with reading("files"), progress.track(f"copy {entry.name}", len(files), unit="file") as bar:
+            for _ in inbox.fetch(entry.name, files, staging):
+                bar.advance()
+            found = mark(staging)
+        marker = inbox.marker(entry.name) if arrival.marked else None
+    except FileNotFoundError:
+        raise Changed from None
     if inbox.look(entry.name) != arrival or inbox.files(entry.name) != files:
-        raise _Changed
+        raise Changed
+    if marker is not None:
+        with reading("marker"):
+            _compare(parse_marker(marker, MARKER), found)
     return found
 
 
-def _examine(
-    entry: Entry, found: Marker, folder: Path, ledger: Ledger, params: Params, paths: Paths, stones: Tombstones
-) -> tuple[Taken, Sequence[Mapping[str, Any]]]:
-    """Decides what becomes of a verified copy, and which of its episodes are kept out; writes nothing."""
-    accepted = read_acceptances(paths)
-    waived = _waived(ledger, found.digest)
-    others = [one for one in accepted if one.digest != found.digest]
-    if len(others) < len(accepted) and not waived:
-        # Accepted with its record again: what a killed run did not come to, or somebody removed, is put right.
-        twin = next(one for one in accepted if one.digest == found.digest)
-        why = "it is accepted" if twin.name == entry.name else f"the same dataset was accepted before, as {twin.name}"
-        state: State = "accepted" if twin.name == entry.name else "known"
-        return Taken(entry.name, state, {"why": why, "dataset": twin.id}, twin), ()
-    side = read_side(folder)
-    statement = read_statement(side, SIDE_FILE)
-    _require_statement(statement, params)
-    known = {e.digest: f"episode {e.episode} of {one.name} ({one.id})" for one in others for e in one.episodes}
-    result = survey(folder, door_options(params, statement, waived), known)
-    unknown = sorted({episode.task for episode in result.episodes} - set(params.tasks))
-    if unknown:
-        return _held(entry, unknown), ()
-    # What an earlier version of the same folder brought is no news; elsewhere a twin is a mistake to be told of.
-    before = {
-        f"the same content as {known[e.digest]}" for one in others if one.name == entry.name for e in one.episodes
-    }
-    kept_out = [q for q in result.quarantined if q["reason"] not in before]
-    withdrawn = [_withdrawn(episode, stones) for episode in result.episodes if episode.digest in stones.episodes]
-    if found.digest[:ID_DIGITS] in stones.datasets and not withdrawn:
-        raise DataError(
-            "some of its episodes were withdrawn, but as they are read now nobody can tell which",
-            where=SIDE_FILE,
-            remedy="land the other episodes as a dataset of their own, or set `reading` back to what it was",
-        )
-    result = replace(result, episodes=[one for one in result.episodes if one.digest not in stones.episodes])
-    counts = {
-        "accepted": len(result.episodes),
-        "quarantined": len(kept_out),
-        "known": len(result.quarantined) - len(kept_out),
-        **({WITHDRAWN: len(withdrawn)} if withdrawn else {}),
-    }
-    kept_out += withdrawn
-    why = ", ".join(f"{count} episodes {what}" for what, count in counts.items())
-    detail: dict[str, Any] = {"why": why, **counts}
-    if not result.episodes:
-        nothing_new = all("duplicate" in q["check"] for q in (*result.quarantined, *withdrawn))
-        return Taken(entry.name, "known" if nothing_new else "refused", detail), kept_out
-    acceptance = _acceptance(entry.name, found.digest, statement, result, waived)
-    return Taken(entry.name, "accepted", {**detail, "dataset": acceptance.id}, acceptance), kept_out
-
-
-def _withdrawn(episode: Surveyed, stones: Tombstones) -> Mapping[str, Any]:
-    """The quarantine entry of an episode that must not come back."""
-    return {
-        "episode": episode.episode,
-        "check": WITHDRAWN,
-        "reason": f"it was withdrawn on {stones.episodes[episode.digest][:10]}",
-        "evidence": f"sha256 {episode.digest[:16]}",
-    }
+def _compare(promised: Marker, found: Marker) -> None:
+    wrong = disagreements(promised, found)
+    if wrong:
+        shown = wrong[:5] + ([f"and {len(wrong) - 5} more"] if len(wrong) > 5 else [])
+        raise DataError(f"the files are not what the marker says: {'; '.join(shown)}", where=MARKER, remedy=AGAIN)
 
 
 def _without_withdrawn(taken: Taken, acceptance: Acceptance, staging: Path, params: Params) -> tuple[Taken, Path]:
-    """Cuts a staged copy down to what was accepted of it; returns where the rest is."""
+    """Cuts a staged copy down to what was accepted of it; returns where that is."""
+    if not taken.detail.get(WITHDRAWN):
+        return taken, staging
     folder = _cut_copy(staging)
     options = door_options(params, acceptance.statement)
     acceptance = cut_accepted(acceptance, staging, folder, acceptance.episodes, options)
@@ -239,52 +176,6 @@ def _without_withdrawn(taken: Taken, acceptance: Acceptance, staging: Path, para
 
 def _cut_copy(staging: Path) -> Path:
     return staging.with_name(f".{staging.name}.cut")  # no dataset has such a name
-
-
-def _waived(ledger: Ledger, digest: str) -> dict[int, frozenset[str]]:
-    """Checks that people have overruled for episodes of this content."""
-    waived: dict[int, frozenset[str]] = {}
-    for entry in ledger.quarantined():
-        if entry.digest == digest and entry.released is not None and entry.episode is not None:
-            waived[entry.episode] = waived.get(entry.episode, frozenset()) | set(entry.checks.split(", "))
-    return waived
-
-
-def _require_statement(statement: Statement, params: Params) -> None:
-    missing = [name for name in params.landing.required if getattr(statement, name) is None]
-    if missing:
-        raise DataError(
-            f"nothing is said about: {', '.join(missing)}",
-            where=SIDE_FILE,
-            remedy="land it with `world4rl land`, with an option for each of them",
-        )
-
-
-def _held(entry: Entry, unknown: Sequence[str]) -> Taken:
-    names = ", ".join(map(repr, unknown))
-    detail = {
-        "why": f"the parameters do not name its task {names}",
-        "needs": list(unknown),
-        "to do": "; ".join(f"world4rl params --add-task {shlex.quote(task)}" for task in unknown),
-    }
-    return Taken(entry.name, "held", detail)
-
-
-def _acceptance(
-    name: str, digest: str, statement: Statement, result: Survey, waived: Mapping[int, frozenset[str]]
-) -> Acceptance:
-    episodes = tuple(
-        LandedEpisode(
-            episode=episode.episode,
-            task=episode.task,
-            length=episode.length,
-            success=episode.success,
-            digest=episode.digest,
-            waived=tuple(sorted(waived.get(episode.episode, ()))),
-        )
-        for episode in result.episodes
-    )
-    return Acceptance(id=digest[:ID_DIGITS], name=name, digest=digest, statement=statement, episodes=episodes)
 
 
 def _accept(taken: Taken, staging: Path, params: Params, paths: Paths) -> Taken:
@@ -297,12 +188,22 @@ def _accept(taken: Taken, staging: Path, params: Params, paths: Paths) -> Taken:
 
 
 def place_copies(acceptance: Acceptance, source: Path, paths: Paths) -> None:
-    """Puts a dataset into the folders of its tasks and role, unless it is there: hard links, no bytes twice."""
+    """Puts a dataset into the folders of its tasks and role, unless it is there: hard links where possible."""
     for task in sorted({episode.task for episode in acceptance.episodes}):
         folder = paths.landed(task, acceptance.statement.source) / acceptance.id
         if not folder.exists():
             with replacing(folder) as fresh:
-                shutil.copytree(source, fresh, copy_function=os.link)
+                shutil.copytree(source, fresh, copy_function=_link_or_copy)
+
+
+def _link_or_copy(source: str, target: str) -> None:
+    """The staged copy is removed soon: where both lie on one disk, its files need not be copied again."""
+    try:
+        os.link(source, target)
+    except OSError as error:
+        if error.errno not in (errno.EXDEV, errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK):
+            raise
+        shutil.copy2(source, target)
 
 
 def _relative(where: str | None, staging: Path) -> str:

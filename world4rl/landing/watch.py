@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from world4rl.config import Params
-from world4rl.landing.inbox import Inbox
+from world4rl.errors import MachineError
+from world4rl.files import locked
+from world4rl.landing.inbox import Arrival, Inbox
 from world4rl.landing.ledger import SETTLED, Entry, Ledger
+from world4rl.paths import Paths
+from world4rl.provenance.manifests import write_manifests
 
 RECHECKED = 200  # settled datasets that a look examines for changes; the next look goes on from there
 
@@ -21,16 +25,27 @@ class Look:
         waiting: How many are on their way.
         settled: How many are settled.
         cursor: Where the next look goes on with settled ones.
+        manifests: Tasks whose manifests were made again: a run died before it came to them.
+        unreadable: Why folders could not be looked at, by name; they are looked at again next time.
     """
 
     due: Sequence[Entry]
     waiting: int
     settled: int
     cursor: str
+    unreadable: Mapping[str, str]
+    manifests: Sequence[str]
 
 
 def look(
-    inbox: Inbox, ledger: Ledger, params: Params, *, now: float, cursor: str, is_dead: Callable[[str], bool]
+    inbox: Inbox,
+    ledger: Ledger,
+    params: Params,
+    paths: Paths,
+    *,
+    now: float,
+    cursor: str,
+    is_dead: Callable[[str], bool],
 ) -> Look:
     """Looks at the landing folder and brings the ledger up to date; reads no data.
 
@@ -38,28 +53,63 @@ def look(
         inbox: The landing folder.
         ledger: The book.
         params: Tasks, and the quiet period.
+        paths: Where acceptance records and manifests lie.
         now: Seconds since 1970.
         cursor: That of the look before; empty at first.
         is_dead: Whether a run ended; a dataset that it still holds is given back.
 
     Raises:
-        DataError: the landing folder or the ledger cannot be used.
+        MachineError: the landing folder has gone, or cannot be read.
+        DataError: the ledger cannot be used.
     """
-    names = inbox.names()
-    present = set(names)
     entries = ledger.entries()
-    for entry in entries.values():
-        if entry.state == "taking" and entry.run is not None and is_dead(entry.run):
-            ledger.give_back(entry.name, now, f"run {entry.run} ended without a result")
+    names = _names(inbox, entries)
+    dead = [e for e in entries.values() if e.state == "taking" and e.run is not None and is_dead(e.run)]
+    for entry in dead:
+        ledger.give_back(entry.name, now, f"run {entry.run} ended without a result")
+    manifests: Sequence[str] = ()
+    if dead:  # whether or not what it took still lies there, what it accepted is accepted
+        with locked(paths.landing_lock):
+            manifests = write_manifests(params.tasks, paths)
     settled = [name for name in names if name in entries and entries[name].state in SETTLED]
     again, cursor = _slice(settled, cursor)
+    present = set(names)
     open_ones = sorted(present - set(settled))
-    arrivals = [arrival for name in [*open_ones, *again] if (arrival := inbox.look(name)) is not None]
-    gone = [name for name in entries if name not in present]
+    arrivals, empty, unreadable = _arrivals(inbox, [*open_ones, *again])
+    gone = [name for name in entries if name not in present or name in empty]
     ledger.observe(arrivals, gone, now=now, quiet_seconds=params.landing.quiet_seconds)
-    ledger.retry_held(params.tasks, now)
-    due = ledger.due(now)
-    return Look(due, len(open_ones) - len(due), len(settled), cursor)
+    ledger.retry_held(params.task_names, now)
+    due = [entry for entry in ledger.due(now) if entry.name not in unreadable]
+    return Look(due, len(open_ones) - len(due), len(settled), cursor, unreadable, manifests)
+
+
+def _names(inbox: Inbox, entries: Mapping[str, Entry]) -> list[str]:
+    """What lies in the landing folder. That it is not mounted must not look as if everything had been removed."""
+    names = inbox.names()
+    if not names and any(entry.state != "gone" for entry in entries.values()) and not inbox.is_there():
+        raise MachineError(
+            "the landing folder has gone",
+            where=inbox.address,
+            remedy="mount it, or make an empty one if everything in it was removed on purpose",
+        )
+    return names
+
+
+def _arrivals(inbox: Inbox, names: Sequence[str]) -> tuple[list[Arrival], set[str], dict[str, str]]:
+    """Folders as they are; those that are empty; and why others cannot be read: one must not stop the rest."""
+    arrivals, empty, unreadable = [], set(), {}
+    for name in names:
+        try:
+            name.encode()
+            arrival = inbox.look(name)
+        except (MachineError, UnicodeEncodeError) as error:
+            unreadable[name] = str(error).splitlines()[0]
+            continue
+        if arrival is None:
+            empty.add(name)
+        else:
+            arrivals.append(arrival)
+    return arrivals, empty, unreadable
 
 
 def _slice(names: Sequence[str], cursor: str) -> tuple[Sequence[str], str]:

@@ -210,7 +210,7 @@ def footage(stores: list[EpisodeStore], split: str) -> Footage:
         raise DataError(
             f"the success classifier needs {split} episodes with labelled frames, and there are none",
             where=", ".join(str(store.path) for store in stores) or None,
-            remedy="raise rollouts.validation or rollouts.held_out in params.yaml",
+            remedy="raise rollouts.validation or rollouts.held_out in params.yaml, or land labelled rollouts",
         )
     frames = [torch.from_numpy(store.frames(row)).permute(0, 3, 1, 2) for store, row in episodes]
     return Footage(torch.cat(frames), Labels.read(episodes))

@@ -87,10 +87,11 @@ class DenoiserTrainer:
         torch.manual_seed(weights)
         self.windows = np.random.default_rng(windows)
         self.noise = torch.Generator(self.device).manual_seed(noise)
-        first = self.stores[0]
+        stores = [store for store in self.stores if len(store)]  # nothing is collected where there is no simulator
+        first = stores[0]
         shapes = Shapes(first.image_size[0], first.action_size, first.state_size, len(self.sampler.tasks))
         self.model = Denoiser(self.settings, shapes).to(self.device)
-        self.model.fit(*training_rows(self.stores))
+        self.model.fit(*training_rows(stores))
         self.average = copy.deepcopy(self.model).eval()
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(),

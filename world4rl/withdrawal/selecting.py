@@ -11,7 +11,7 @@ from world4rl.config import Params
 from world4rl.demos.ingest import plan_ingest, sound_episodes
 from world4rl.demos.reading import Dataset, open_dataset
 from world4rl.errors import DataError
-from world4rl.landing.take import door_options
+from world4rl.landing.door import door_options
 from world4rl.paths import ROLES, SOURCES, Paths
 from world4rl.provenance.manifests import Acceptance, LandedEpisode
 

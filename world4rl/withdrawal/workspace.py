@@ -15,9 +15,10 @@ from world4rl import progress
 from world4rl.config import Params
 from world4rl.files import write_text
 from world4rl.landing.cutting import cut_accepted
+from world4rl.landing.door import door_options
 from world4rl.landing.inbox import Inbox
 from world4rl.landing.ledger import Ledger
-from world4rl.landing.take import door_options, place_copies
+from world4rl.landing.take import place_copies
 from world4rl.paths import Paths
 from world4rl.provenance.episodes import EpisodeSet, all_episode_sets, redacted
 from world4rl.provenance.manifests import (

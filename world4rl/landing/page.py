@@ -1,0 +1,83 @@
+"""The page of the quarantine: what is kept out of training, why, by which checker, and how it looks. Self-contained."""
+
+from __future__ import annotations
+
+import base64
+import time
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from world4rl.demos.checks import OVERRULABLE
+from world4rl.files import write_text
+from world4rl.landing.ledger import Ledger, Quarantined
+from world4rl.landing.pictures import drop_pictures
+from world4rl.landing.quarantine import when
+from world4rl.paths import Paths
+
+
+def write_page(root: Path, out: Path | None = None) -> Path:
+    """Writes the page of all entries, the latest first, and of datasets that are held for their task.
+
+    An episode has a picture while its dataset lies in the landing folder.
+
+    Args:
+        root: Folder that holds `.landing`.
+        out: Where to; None: `reports/quarantine.html`.
+
+    Returns:
+        Where it was written.
+
+    Raises:
+        DataError: the ledger cannot be used.
+    """
+    paths = Paths(root)
+    ledger = Ledger(paths.ledger)
+    arrivals = ledger.entries().values()
+    drop_pictures({entry.digest for entry in arrivals if entry.digest and entry.state != "gone"}, paths)
+    entries = [_view(entry, paths) for entry in reversed(ledger.quarantined())]
+    held = [ledger.events(entry.name)[-1] for entry in arrivals if entry.state == "held"]
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("world4rl.landing"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    page = environment.get_template("quarantine.html").render(
+        held=[{"name": event.name, "detail": event.detail} for event in held],
+        kept_out=[entry for entry in entries if entry["released"] is None],
+        released=[entry for entry in entries if entry["released"] is not None],
+        written=when(time.time()),
+    )
+    out = out or paths.quarantine
+    write_text(out, page)
+    return out
+
+
+def _view(entry: Quarantined, paths: Paths) -> dict[str, Any]:
+    whole = entry.episode is None
+    return {
+        "number": entry.number,
+        "name": entry.name,
+        "digest": entry.digest[:16],
+        "what": "the whole dataset" if whole else f"episode {entry.episode}",
+        "checks": entry.checks.split(", "),
+        "reason": entry.reason,
+        "evidence": entry.evidence,
+        "checker": entry.checker,
+        "found": when(entry.time),
+        "picture": None if entry.episode is None else _picture(paths.picture(entry.digest, entry.episode)),
+        "overrulable": not whole and set(entry.checks.split(", ")) <= OVERRULABLE,
+        "released": None if entry.released is None else when(entry.released),
+        "released_by": entry.released_by,
+        "released_because": entry.released_because,
+    }
+
+
+def _picture(path: Path) -> str | None:
+    try:
+        return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode("ascii")
+    except FileNotFoundError:
+        return None
