@@ -71,3 +71,21 @@ def test_a_record_that_was_made_anew_by_somebody_else_is_noticed(decisions: Deci
 
 def test_the_private_key_is_its_owners_alone(private: Path) -> None:
     assert private.stat().st_mode & 0o077 == 0
+
+
+def test_a_signature_has_one_form(decisions: Decisions, tmp_path: Path) -> None:
+    signature = files(decisions, tmp_path, ".sig")[0]
+    text = signature.read_text()
+    for changed in (text.upper(), text.strip(), f" {text}", text.replace("\n", "\x0b")):
+        signature.write_bytes(changed.encode())
+        with pytest.raises(DataError, match="no signature") as caught:
+            decisions.read()
+        assert signature.name in str(caught.value)
+
+
+def test_decisions_before_an_unsigned_one_hold(decisions: Decisions, tmp_path: Path) -> None:
+    signature = files(decisions, tmp_path, ".sig")[1]
+    signature.unlink()
+    records, faults = decisions.examine()
+    assert len(records) == 1
+    assert [fault.where for fault in faults] == [str(signature.with_suffix(".json"))]

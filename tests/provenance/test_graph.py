@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from world4rl.provenance.graph import Lineage, Stale, stale
+from world4rl.provenance.graph import Lineage, Stale, overdue, stale
 
 SIZE = 9
 
@@ -86,6 +86,26 @@ def test_stale_is_what_lacks_a_change_by_brute_force(inputs: dict[str, set[str]]
     assert stale(build(inputs, sorted(inputs)), changed, made) == {
         node: Stale(min(causes.values()), tuple(sorted(causes))) for node, causes in expected.items() if causes
     }
+
+
+@given(inputs=graphs(), data=st.data())
+def test_ways_lead_from_the_nearest_source_to_all_that_is_reached(
+    inputs: dict[str, set[str]], data: st.DataObject
+) -> None:
+    lineage = build(inputs, sorted(inputs))
+    sources = data.draw(st.sets(st.sampled_from(sorted(inputs)), min_size=1))
+    ways = lineage.ways(sources)
+    assert ways.keys() == lineage.descendants(sources) | sources
+    for target, way in ways.items():
+        assert way[0] in sources
+        assert way[-1] == target
+        assert len(way) == min(len(found) for source in sources if (found := lineage.path(source, target)))
+
+
+def test_what_an_artefact_lacks_is_lacking_in_all_that_was_made_from_it() -> None:
+    lineage = build({"a": set(), "b": {"a"}, "c": {"b"}, "d": set()}, ["a", "b", "c", "d"])
+    found = overdue(lineage, {"b": {"a": 5.0, "code": 7.0}, "c": {"code": 3.0}})
+    assert found == {"b": Stale(5.0, ("a", "code")), "c": Stale(3.0, ("a", "code"))}
 
 
 def test_a_cycle_is_an_error() -> None:

@@ -83,6 +83,15 @@ def test_removing_swapping_or_inserting_is_noticed(chain: Chain) -> None:
     assert third.name in str(caught.value), "the first one that does not fit"
 
 
+def test_what_comes_before_a_fault_still_holds(chain: Chain) -> None:
+    _, second, _, fourth = sorted(chain.folder.glob("*.json"))
+    second.write_text(second.read_text().replace("0.25", "0.75"))
+    fourth.write_text("{}")
+    records, faults = chain.examine()
+    assert [record.predicate.stage for record in records] == ["a"]
+    assert [fault.where for fault in faults] == [str(second), str(fourth)]
+
+
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=150)
 @given(data=st.data())
 def test_one_flipped_bit_anywhere_names_the_file(chain: Chain, data: st.DataObject) -> None:

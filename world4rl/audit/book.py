@@ -169,7 +169,7 @@ def _read_book(paths: Paths) -> Book:
         decisions=tuple(decisions),
         sets=sets,
         acceptances=tuple(acceptances),
-        faults=tuple(Fault.of(error) for error in (*broken, *unsound, *lost, *edited)),
+        faults=tuple(dict.fromkeys(Fault.of(error) for error in (*broken, *unsound, *lost, *edited))),
     )
 
 

@@ -46,6 +46,11 @@ class Now:
     look: bool
     _digests: dict[str, str | None] = field(default_factory=dict)
 
+    @cached_property
+    def newest(self) -> Mapping[str, Version]:
+        """The newest version of each path on record."""
+        return self.history.current
+
     def digest(self, path: str) -> str | None:
         """The digest of a file or folder; None where it is gone."""
         if path not in self._digests:
@@ -78,7 +83,7 @@ class Now:
         return self._digests[key]
 
     def _find(self, path: str) -> str | None:
-        place, recorded = self.book.paths.root / path, self.history.current.get(path)
+        place, recorded = self.book.paths.root / path, self.newest.get(path)
         if recorded is not None and not (self.look and place.exists()):
             return recorded.digest
         try:
@@ -138,7 +143,7 @@ def _moved(now: Now, link: Link, run: int) -> Iterator[tuple[str, float]]:
 
 def _still_inside(now: Now, read: Version, part: Version) -> bool:
     """Whether what was read of an artefact is the same in its newest version."""
-    newest = now.history.current.get(part.path)
+    newest = now.newest.get(part.path)
     if newest is None or not read.path.startswith(f"{part.path}/") or now.digest(part.path) != newest.digest:
         return False
     return digest_inside(now.history.files[newest], read.path[len(part.path) + 1 :]) == read.digest

@@ -161,15 +161,16 @@ def _tell(
 
 
 def _compare_asked(book: Book, history: History, asked: str) -> tuple[tuple[Version, ...], list[Difference]]:
+    current = history.current
     path = next((one for one in (Path(asked), book.paths.root / asked) if one.exists()), None)
     name = None if path is None else relative(book, path)
     if path is None:
-        if asked in history.current:
-            return (history.current[asked],), _compare(history, history.current[asked], book.paths.root / asked)
+        if asked in current:
+            return (current[asked],), _compare(history, current[asked], book.paths.root / asked)
         raise DataError("there is no such file", where=asked, remedy="give a file or folder")
     if name is not None:
-        owner = next((history.current[one] for one in history.current if _holds(one, name)), None)
-        below = [history.current[one] for one in history.children(name)]
+        owner = next((current[one] for one in current if _holds(one, name)), None)
+        below = [current[one] for one in history.children(name)]
         if owner is not None:
             return (owner,), _compare(history, owner, path, inside=name)
         if below:

@@ -12,7 +12,7 @@ import re
 import socket
 from pathlib import Path
 
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -175,7 +175,7 @@ def read_public(path: Path) -> ec.EllipticCurvePublicKey:
     """
     try:
         key = serialization.load_pem_public_key(path.read_bytes())
-    except ValueError:
+    except (ValueError, UnsupportedAlgorithm):
         raise DataError("this is no public key", where=path, remedy="remove it or restore it with Git") from None
     if not isinstance(key, ec.EllipticCurvePublicKey):
         raise DataError("this is no ECDSA key", where=path, remedy="make keys with `world4rl keys`")
