@@ -1,6 +1,6 @@
 # Each target sets everything up first; that ends at once when nothing changed.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test ui lint typecheck params lock clean benchmark-demo benchmark-windows
+.PHONY: help setup demo test ui lint typecheck params lock clean benchmark-demo benchmark-windows benchmark-audit
 .NOTPARALLEL:
 
 BIN := $(CURDIR)/.venv/bin
@@ -46,6 +46,9 @@ benchmark-demo: setup ## Refined against cloned policy over three seeds
 
 benchmark-windows: setup ## The window sampler against LeRobot's own random windows
 	$(BIN)/python -m benchmarks.windows
+
+benchmark-audit: setup ## Seconds of each question of the audit, over 100,000 episodes
+	$(BIN)/python -m benchmarks.audit
 
 clean: ## Remove the environment and caches; data, models and reports stay
 	rm -rf .venv .tools .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info lerobot_policy_world4rl/*.egg-info
