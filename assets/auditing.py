@@ -16,6 +16,13 @@ def pages(paths: Paths, stage: Stage) -> dict[str, Any]:
     They rest on the records alone and read none of the artefacts. What is wrong with the records stands on the pages
     and is no reason for a stage to fail.
     """
+    from world4rl.audit.book import no_collection
+
+    with no_collection():
+        return _pages(paths, stage)
+
+
+def _pages(paths: Paths, stage: Stage) -> dict[str, Any]:
     from world4rl.audit.book import read_book
     from world4rl.audit.episodes import episodes_behind
     from world4rl.audit.find import on_record
@@ -29,7 +36,7 @@ def pages(paths: Paths, stage: Stage) -> dict[str, Any]:
     links: dict[str, Any] = {}
     try:
         if made:
-            own = [who_made(book, history, made[0]), episodes_behind(book, history, made[0])]
+            own = [who_made(book, history, made[0]), episodes_behind(book, history, made[0], listed=False)]
             write_page(book, stage.name, own, paths.audit(stage.name))
             links["audit: who, when, with what, from which episodes"] = showing.file(paths.audit(stage.name))
         write_page(book, "Overview", overview(book, history), paths.audit("index"))

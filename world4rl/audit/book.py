@@ -140,12 +140,12 @@ class Book:
 
 def read_book(paths: Paths) -> Book:
     """Reads and checks all records; raises nothing about their content."""
-    with _no_collection():
+    with no_collection():
         return _read_book(paths)
 
 
 @contextmanager
-def _no_collection() -> Iterator[None]:
+def no_collection() -> Iterator[None]:
     """Makes many objects, all of which stay: looking for garbage among them takes as long as reading them."""
     was = gc.isenabled()
     gc.disable()

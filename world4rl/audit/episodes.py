@@ -32,8 +32,15 @@ def which_episodes(book: Book, history: History, asked: str) -> Answer:
     return episodes_behind(book, history, find(book, history, asked))
 
 
-def episodes_behind(book: Book, history: History, found: Found) -> Answer:
-    """Answers for what was found."""
+def episodes_behind(book: Book, history: History, found: Found, *, listed: bool = True) -> Answer:
+    """Answers for what was found.
+
+    Args:
+        book: The records.
+        history: Their history.
+        found: What is asked about.
+        listed: Whether to list every episode for machines; a page shows the first only.
+    """
     asked = found.asked
     question = f"Which episodes made {asked}?"
     data: dict[str, Any] = {"asked": asked, "sha256": found.digest, "how": found.how, "versions": []}
@@ -57,7 +64,7 @@ def episodes_behind(book: Book, history: History, found: Found) -> Answer:
         **{name: dict(values) for name, values in said.items()},
         "datasets": sorted({one.dataset for one in members} | {one.id for one in landed}),
         "assumed": guesses,
-        "episodes": [_episode(book, one) for one in members],
+        "episodes": [_episode(book, one) for one in members] if listed else [],
     }
     operators = [name for name in said["operators"] if name]
     headline = f"{count(len(members), 'episode')} made {_name(found)}" + (
