@@ -168,11 +168,12 @@ def test_pull_restores_everything_into_a_fresh_clone(done, make_toy, tmp_path):
     clone.dvc("remote", "add", "--local", "-d", "store", str(tmp_path / "store"))
     pulled = clone.dvc("pull")
     assert pulled.returncode == 0, pulled.stderr
-    for folder in ("data", "models", "reports"):
-        files = {path.relative_to(done.root): path for path in (done.root / folder).rglob("*") if path.is_file()}
+    for place in [place for stage in done.project.stages.values() for place in stage.outputs + stage.metrics]:
+        whole = done.root / place
+        files = [whole] if whole.is_file() else [path for path in whole.rglob("*") if path.is_file()]
         assert files
-        for name, path in files.items():
-            assert (clone.root / name).read_bytes() == path.read_bytes()
+        for path in files:
+            assert (clone.root / path.relative_to(done.root)).read_bytes() == path.read_bytes()
     assert clone.dvc("repro").returncode == 0
     assert clone.ran() == []
 
