@@ -30,7 +30,6 @@ from dagster import (
     sensor,
 )
 
-from assets.dvc_project import DvcProject
 from pipelines.jobs import JOBS, PRIORITY_TAG, TAKING, Passage
 from pipelines.retraining import PLAN_KEY, RETRAIN, WHY_TAG, Retrainer, plan_event, read_memory
 from world4rl.config import Retraining, load_params
@@ -133,7 +132,7 @@ def _nightly(retrainer: Retrainer, rules: Retraining, retrain: JobDefinition, ro
             description="Asks for what is stale, and for nothing where nothing is (retraining.nightly in params.yaml).",
         )
         def nightly(context: ScheduleEvaluationContext) -> RunRequest | SkipReason:
-            if not DvcProject(root).all_recorded():
+            if not retrainer.ever_made():
                 return SkipReason("nothing was ever made here: `make demo` or the job `retrain` begins it")
             plan, behind = retrainer.stale(context.instance)
             if plan.going or behind:

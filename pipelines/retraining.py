@@ -144,6 +144,7 @@ class Retrainer:
         self.root = root
         self.paths = Paths(root)
         self.passages = passages
+        self._read: tuple[str, DvcProject] | None = None
         self.tasks = frozenset(task for passage in passages for task in passage.tasks if task is not None)
 
     def tick(self, instance: DagsterInstance, memory: Memory | None, now: float) -> Tick:
@@ -162,7 +163,7 @@ class Retrainer:
         if unknown:
             why = f"params.yaml names {', '.join(unknown)}, which Dagster does not know yet: reload the code location"
             return Tick((), why, memory or Memory())
-        project = DvcProject(self.root)
+        project = self._project()
         memory = memory or self._remembered(instance)
         memory, notes = self._listen(instance, memory, now)
         if params.retraining.enabled:
@@ -180,7 +181,7 @@ class Retrainer:
 
     def stale(self, instance: DagsterInstance) -> tuple[Plan, list[str]]:
         """The plan for everything, and assets that are no stages and do not have what they are made from now."""
-        plan = make_plan(DvcProject(self.root))
+        plan = make_plan(self._project())
         behind = [
             _asset_name(key, task)
             for passage in self.passages
@@ -189,6 +190,18 @@ class Retrainer:
             if self._is_behind(instance, passage, key, task)
         ]
         return plan, behind
+
+    def ever_made(self) -> bool:
+        """Whether any stage ever ran here."""
+        return bool(self._project().all_recorded())
+
+    def _project(self) -> DvcProject:
+        """The stages, read again when what defines them changed: most ticks find nothing to do and cost little."""
+        files = [self.root / "dvc.yaml", self.paths.params]
+        state = digest_json([[path.stat().st_mtime_ns, path.stat().st_size] for path in files])
+        if self._read is None or self._read[0] != state:
+            self._read = (state, DvcProject(self.root))
+        return self._read[1]
 
     def _remembered(self, instance: DagsterInstance) -> Memory:
         """What the newest run says, where the cursor was lost: a round that is done is closed at once."""

@@ -334,7 +334,7 @@ def test_what_is_made_from_the_evaluation_follows_it_by_itself(site: Site) -> No
         partitions_def=site.definitions.resolve_asset_graph().get(AssetKey("evaluation")).partitions_def,
         deps=["evaluation"],
     )
-    def champion(context: Any) -> None:
+    def champion(context):
         attempts.append(context.partition_key)
         assert len(attempts) > 1, "the first attempt fails"
 

@@ -406,6 +406,6 @@ class Ledger:
 
 
 def _entry(row: sqlite3.Row) -> Entry:
-    *columns, needs = tuple(row)  # in the order of the schema, which is that of the class
-    columns.append(() if needs == "[]" else tuple(json.loads(needs)))
-    return Entry(*columns)
+    values = dict(row)  # a look reads ten thousand of them: most need nothing, and JSON is slow
+    values["needs"] = () if row["needs"] == "[]" else tuple(json.loads(row["needs"]))
+    return Entry(**values)
