@@ -1,6 +1,7 @@
 # Each target sets everything up first; that ends at once when nothing changed.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test ui lint typecheck params lock clean benchmark-demo benchmark-windows benchmark-audit
+.PHONY: help setup demo test ui lint typecheck params lock clean benchmark-demo benchmark-windows benchmark-audit \
+  benchmark-landing
 .NOTPARALLEL:
 
 BIN := $(CURDIR)/.venv/bin
@@ -49,6 +50,9 @@ benchmark-windows: setup ## The window sampler against LeRobot's own random wind
 
 benchmark-audit: setup ## Seconds of each question of the audit, over 100,000 episodes
 	$(BIN)/python -m benchmarks.audit
+
+benchmark-landing: setup ## A look at a landing folder of 10,000 settled datasets
+	$(BIN)/python -m benchmarks.landing
 
 clean: ## Remove the environment and caches; data, models and reports stay
 	rm -rf .venv .tools .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info lerobot_policy_world4rl/*.egg-info

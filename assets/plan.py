@@ -225,7 +225,8 @@ class _Planner:
         coming = sorted({self.moving[path] for path in self.moving if any(_within(path, dep) for dep in stage.data)})
         guards = self._guards(stage)
         needs = stage.upstream | {guard.name for _, guard in guards}
-        reasons = [*(self._reasons(stage, change) if change else ()), *(f"{name} will change" for name in coming)]
+        own = self._reasons(stage, change) if change else []
+        reasons = [*own, *(f"{name} will change" for name in coming)]
         if not reasons:
             return Planned(stage, "unchanged", (), needs)
         if not self._asked_for(stage):
@@ -233,7 +234,7 @@ class _Planner:
         obstacles = self._obstacles(stage, guards)
         if obstacles:
             return Planned(stage, "blocked", tuple(obstacles), needs)
-        action: Action = "follows" if change is None else "runs"
+        action: Action = "runs" if own else "follows"
         if change is not None and change.busy:
             action = "busy"
         elif change is not None and change.restored and not coming:

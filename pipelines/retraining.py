@@ -33,7 +33,7 @@ from world4rl.config import Params, Retraining, load_params
 from world4rl.evaluation.gates import GATES
 from world4rl.landing.gathered import due
 from world4rl.paths import Paths
-from world4rl.provenance.digests import digest_file, digest_json
+from world4rl.provenance.digests import digest_bytes, digest_file, digest_json
 
 ROUND_TAG = "world4rl/round"
 WHY_TAG = "world4rl/why"
@@ -368,7 +368,9 @@ class Retrainer:
             made = _newest(instance, source, task)
             if made is None:
                 continue
-            version = made.get(DATA_VERSION_TAG)
+            version = made.get(DATA_VERSION_TAG, "")
+            if task is not None:  # Dagster sums the versions of the partitions up, also of a single one
+                version = digest_bytes(version.encode())
             if own is None or own.get(INPUT_VERSION_TAG + source.to_user_string()) != version:
                 return True
         return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -19,7 +20,6 @@ from world4rl.files import write_json
 from world4rl.paths import Paths
 
 ONE, OTHER = load_profile("ci").tasks
-COLLECTED = {"policy_rollouts", "rollout_store"}
 
 
 def names(plan: Plan, *actions: Any) -> set[str]:
@@ -105,8 +105,6 @@ def test_a_parameter_names_its_old_and_new_value_and_what_comes_out_the_same_sto
 
 
 def test_what_the_cache_has_is_restored_and_computes_nothing(toy: Any) -> None:
-    import shutil
-
     toy.set("world_model/batch_size", 3)
     assert toy.dvc("repro", "-s", "world_model").returncode == 0
     toy.ran()
