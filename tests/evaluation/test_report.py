@@ -213,7 +213,7 @@ def test_the_summary_has_exactly_the_promised_keys(finished_run: Builder) -> Non
     write_report(params, paths)
     summary = read_json(paths.summary)
     assert set(summary) == {
-        "profile", "seconds", "stage_seconds", "tasks", "classifier", "replay", "world_model", "episodes"
+        "profile", "seconds", "stage_seconds", "tasks", "robot", "classifier", "replay", "world_model", "episodes"
     }  # fmt: skip
     assert summary["profile"] == "demo"
     assert summary["seconds"] == pytest.approx(sum(summary["stage_seconds"].values()))

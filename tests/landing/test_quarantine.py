@@ -1,0 +1,112 @@
+"""What is kept out, for people and machines: lists, and a page with pictures."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from tests.demos.conftest import stock_dataset
+from tests.landing.conftest import TASK, Site
+from tests.spoiling import SIDE, cell, edit_json, rows
+from world4rl.cli import app
+from world4rl.landing.page import write_page
+
+Record = Callable[..., Path]
+
+
+def call(site: Site, *arguments: str) -> str:
+    result = CliRunner().invoke(app, ["quarantine", *arguments, "--root", str(site.paths.root)])
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+@pytest.fixture
+def full(site: Site, record: Record) -> Site:
+    """A site with an episode out of bounds, a dataset that is refused as a whole, and one that is held."""
+    rows("action", cell(15, [0.0, 1.5, 0.0, 0.0]))(record(site.folder / "mine", (1, 2)))
+    (record(site.folder / "<b>broken", (3,)) / "meta" / "info.json").unlink()
+    record(site.folder / "waiting", (4,), task="soccer-v3")
+    site.settle()
+    return site
+
+
+def test_lists_for_people_and_machines(full: Site) -> None:
+    assert call(full, "list").splitlines()[1].endswith("mine episode 1 [out_of_bounds]: action leaves [-1, 1]")
+    broken, mine = json.loads(call(full, "list", "--json"))
+    assert (broken["name"], broken["episode"], broken["checks"]) == ("<b>broken", None, "dataset")
+    assert (mine["name"], mine["episode"], mine["reason"]) == ("mine", 1, "action leaves [-1, 1]")
+    assert mine["time"] == "1970-01-12 13:48:40Z"
+    assert json.loads(call(full, "show", str(mine["number"]), "--json")) == mine
+    assert "check    out_of_bounds" in call(full, "show", str(mine["number"]))
+    assert "is taken again" in call(full, "release", str(mine["number"]), "--by", "ada", "--because", "it may")
+    assert [entry["name"] for entry in json.loads(call(full, "list", "--json"))] == ["<b>broken"]
+    (_, released) = json.loads(call(full, "list", "--json", "--all"))
+    assert (released["released_by"], released["released_because"]) == ("ada", "it may")
+
+
+def test_the_page_stands_alone_and_shows_reason_evidence_checker_and_frames(full: Site) -> None:
+    out = full.paths.root / "page.html"
+    assert str(out) in call(full, "page", "--out", str(out))
+    page = out.read_text()
+    for words in (
+        "2 kept out of training",
+        "action leaves [-1, 1]",
+        "Evidence: row 5, up to 1.5",
+        "world4rl checks",
+        "meta/info.json is missing",
+        "world4rl quarantine release 2",
+        "world4rl params --add-task soccer-v3",
+    ):
+        assert words in page, words
+    assert "&lt;b&gt;broken" in page
+    assert "<b>broken" not in page, "names are text"
+    assert len(re.findall('<img src="data:image/png;base64,', page)) == 1
+    assert re.findall(r'(?:src|href)="(?!data:)', page) == [], "nothing is fetched from elsewhere"
+
+
+def test_released_entries_stay_on_the_page(full: Site) -> None:
+    call(full, "release", "2", "--by", "ada", "--because", "it may")
+    page = write_page(full.paths.root).read_text()
+    assert full.paths.quarantine.read_text() == page
+    assert "1 kept out of training" in page
+    assert re.search("Released 20.* by ada: it may", page)
+
+
+def test_a_picture_stays_as_long_as_the_dataset_lies_there(full: Site) -> None:
+    (picture,) = full.paths.picture("", 0).parent.iterdir()
+    write_page(full.paths.root)
+    assert picture.exists()
+    (full.folder / "mine").rename(full.folder.parent / "away")
+    full.look()
+    assert "<img" not in write_page(full.paths.root).read_text()
+    assert not picture.exists()
+
+
+def test_an_empty_page(site: Site) -> None:
+    assert "Nothing is kept out of training" in write_page(site.paths.root).read_text()
+
+
+def test_pictures_of_videos_and_of_frames_that_cannot_be_decoded(site: Site, record: Record) -> None:
+    stock_dataset(
+        site.folder / "videos", cameras={"front": (24, 32)}, dtype="video", action=4, tasks=(TASK,), lengths=(8,)
+    )
+    rows("action", cell(3, [9.0, 0.0, 0.0, 0.0]))(site.folder / "videos")
+    damaged = record(site.folder / "damaged", (1, 2))
+    rows("observation.images.corner2", cell(10, {"bytes": b"x", "path": None}))(damaged)
+    edit_json(damaged / SIDE, lambda side: side.update(operator="op-1"))
+    site.settle()
+    entries = {entry.name: entry for entry in site.ledger.quarantined()}
+    shapes: dict[str, Any] = {}
+    from PIL import Image
+
+    for name, entry in entries.items():
+        assert entry.episode is not None
+        with Image.open(site.paths.picture(entry.digest, entry.episode)) as image:
+            shapes[name] = image.size
+    assert shapes == {"videos": (3 * 128, 96), "damaged": (3 * 96, 96)}
