@@ -19,7 +19,7 @@ from world4rl.evaluation.trials import evaluate
 from world4rl.files import read_json, write_json
 from world4rl.landing.verify import verify
 from world4rl.paths import Paths
-from world4rl.provenance.digests import digest_folder
+from world4rl.provenance.digests import digest_folder, digest_json
 from world4rl.provenance.manifests import Acceptance, LandedEpisode, write_acceptance, write_manifests
 from world4rl.provenance.statement import Statement
 
@@ -50,10 +50,10 @@ def lab(tmp_path: Path) -> Paths:
 def land_trials(paths: Paths, name: str, outcomes: list[bool], policy: str | None) -> None:
     """Accepts a dataset of trials, without its files: the stage reads the manifest alone."""
     episodes = tuple(
-        LandedEpisode(episode=n, task=TASK, length=20 + n, success=s, digest=f"{abs(hash((name, n))):064x}"[-64:])
+        LandedEpisode(episode=n, task=TASK, length=20 + n, success=s, digest=digest_json([name, n]))
         for n, s in enumerate(outcomes)
     )
-    digest = f"{sum(map(ord, name)):064x}"
+    digest = digest_json(name)
     said = Statement(source="evaluation", policy=policy)
     write_acceptance(Acceptance(id=name, name=name, digest=digest, statement=said, episodes=episodes), paths)
     write_manifests([TASK], paths)
@@ -97,7 +97,7 @@ def test_a_worse_policy_does_not_pass(lab: Paths) -> None:
 
 
 def test_newcombes_published_interval_of_independent_proportions() -> None:
-    """Newcombe 1998, table II, method 10: 56/70 against 48/80 gives 0.0524 to 0.3339, 0/10 against 0/20 others."""
+    """Newcombe 1998, table II, method 10: 56/70 - 48/80: 0.0524 to 0.3339; 0/10 - 0/20: -0.1611 to 0.2775."""
     found = compare_unpaired((48, 80), (56, 70))
     assert found.gain_points == pytest.approx(20.0)
     assert found.gain_interval == pytest.approx((5.24, 33.39), abs=0.01)

@@ -11,7 +11,7 @@ import pytest
 from assets.checks import _demos_valid, _rollouts_valid
 from tests.demos.conftest import stock_dataset
 from tests.landing.conftest import Site
-from tests.spoiling import SIDE
+from tests.spoiling import SIDE, rows
 from world4rl.config import Gates, Params
 from world4rl.demos.collect import collect_demos, collect_policy, collect_random
 from world4rl.demos.store import open_stores
@@ -56,12 +56,10 @@ def record(folder: Path, role: str, lengths: tuple[int, ...], first: int) -> Non
         action=7,
         state=9,
         tasks=(CALLED,),
-        lengths=(1,) * 0 + lengths,
+        lengths=lengths,
         success=True,
     )
-    # Each role's episodes must differ from the others': another brightness would do, other actions do it too.
-    from tests.spoiling import rows
-
+    # Where lengths agree, so does all else: other actions make other episodes.
     rows("action", lambda values: values.__setitem__(slice(None), [[x + first for x in v] for v in values]))(folder)
     write_json(folder / SIDE, {"source": role, "operator": "op-1", "robot_id": "arm-1"})
 

@@ -109,7 +109,8 @@ def test_a_full_disk_fails_the_run_and_the_sensor_asks_again(
         broken.setattr(taking.shutil, "copytree", full)
         with pytest.raises(MachineError, match="the disk is full"):
             run(site, instance, request)
-    monkeypatch.setattr(time, "time", lambda now=time.time() + 60: now)
+    later = time.time() + 60
+    monkeypatch.setattr(time, "time", lambda: later)
     again = [r for r in tick(site, instance).run_requests or [] if r.tags["world4rl/dataset"] == "good"]
     assert [r.run_key != request.run_key for r in again] == [True]
     assert run(site, instance, again[0]).success
@@ -128,7 +129,8 @@ def test_a_run_that_ended_before_it_took_its_dataset_is_replaced(
     asked = [r.tags["world4rl/dataset"] for r in tick(site, instance).run_requests or []]
     assert sorted(asked) == ["bad", "broken"], "not at once"
     assert "ended before it took" in site.ledger.events("good")[-1].detail["why"]
-    monkeypatch.setattr(time, "time", lambda now=time.time() + 60: now)
+    later = time.time() + 60
+    monkeypatch.setattr(time, "time", lambda: later)
     again = [r for r in tick(site, instance).run_requests or [] if r.tags["world4rl/dataset"] == "good"]
     assert [r.run_key != request.run_key for r in again] == [True]
 
