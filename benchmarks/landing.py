@@ -72,7 +72,8 @@ def measure(root: Path, ticks: int) -> list[float]:
 
     from pipelines.landing import build_landing_sensor, build_take_job
 
-    sensor = build_landing_sensor(root, build_take_job(root, AssetKey("manifest")))
+    manifest = AssetKey("manifest")
+    sensor = build_landing_sensor(root, build_take_job(root, manifest), manifest)
     seconds, cursor = list[float](), ""
     with DagsterInstance.ephemeral() as instance:
         for _ in range(ticks):

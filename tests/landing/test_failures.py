@@ -18,6 +18,7 @@ from world4rl.errors import DataError, MachineError
 from world4rl.landing import take as taking
 from world4rl.landing.ledger import Ledger
 from world4rl.landing.quarantine import release
+from world4rl.landing.staging import discard, staged
 from world4rl.provenance.manifests import read_acceptances, read_manifest
 
 Record = Callable[..., Path]
@@ -150,6 +151,30 @@ def test_two_that_share_an_episode_taken_at_once_bring_it_once(
     assert len(digests) == len(set(digests)) == 3
     (entry,) = site.ledger.quarantined()
     assert (entry.name, entry.episode, entry.checks) == ("one", 1, "duplicate")
+
+
+def test_what_a_killed_run_left_is_removed_though_the_dataset_has_gone(due: Site) -> None:
+    assert due.ledger.claim("mine", "killed", due.now) is not None
+    with staged("mine", due.paths) as folder:
+        place = folder
+    (place / "meta").mkdir(parents=True)
+    shutil.rmtree(due.folder / "mine")
+    with staged("mine", due.paths):  # its process is alive
+        (place / "meta").mkdir(parents=True)
+        discard("mine", due.paths)
+        assert place.exists()
+    (place / "meta").mkdir(parents=True)
+    due.dead.add("killed")
+    due.look()
+    assert not place.exists()
+
+
+def test_an_accepted_copy_that_was_harmed_is_put_right_when_the_dataset_lands_again(due: Site) -> None:
+    landed = due.paths.landed(TASK, "expert") / due.took("mine").detail["dataset"]
+    (landed / "meta" / "info.json").unlink()
+    (due.folder / "mine").rename(due.folder / "again")
+    assert due.settle()["again"].state == "known"
+    assert (landed / "meta" / "info.json").is_file()
 
 
 def test_a_copy_to_another_disk_works_too(due: Site, monkeypatch: pytest.MonkeyPatch) -> None:

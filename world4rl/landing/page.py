@@ -16,6 +16,9 @@ from world4rl.landing.pictures import drop_pictures
 from world4rl.landing.quarantine import when
 from world4rl.paths import Paths
 
+MOST = 2000  # entries on the page; `world4rl quarantine list` has all
+MOST_PICTURES = 200  # of the latest entries: the page is one file
+
 
 def write_page(root: Path, out: Path | None = None) -> Path:
     """Writes the page of all entries, the latest first, and of datasets that are held for their task.
@@ -36,7 +39,8 @@ def write_page(root: Path, out: Path | None = None) -> Path:
     ledger = Ledger(paths.ledger)
     arrivals = ledger.entries().values()
     drop_pictures({entry.digest for entry in arrivals if entry.digest and entry.state != "gone"}, paths)
-    entries = [_view(entry, paths) for entry in reversed(ledger.quarantined())]
+    found = ledger.quarantined()[::-1]
+    entries = [_view(entry, paths, number < MOST_PICTURES) for number, entry in enumerate(found[:MOST])]
     held = [ledger.events(entry.name)[-1] for entry in arrivals if entry.state == "held"]
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("world4rl.landing"),
@@ -47,6 +51,7 @@ def write_page(root: Path, out: Path | None = None) -> Path:
     )
     page = environment.get_template("quarantine.html").render(
         held=[{"name": event.name, "detail": event.detail} for event in held],
+        left_out=len(found) - len(entries),
         kept_out=[entry for entry in entries if entry["released"] is None],
         released=[entry for entry in entries if entry["released"] is not None],
         written=when(time.time()),
@@ -56,8 +61,9 @@ def write_page(root: Path, out: Path | None = None) -> Path:
     return out
 
 
-def _view(entry: Quarantined, paths: Paths) -> dict[str, Any]:
+def _view(entry: Quarantined, paths: Paths, shown: bool) -> dict[str, Any]:
     whole = entry.episode is None
+    picture = None if entry.episode is None or not shown else _picture(paths.picture(entry.digest, entry.episode))
     return {
         "number": entry.number,
         "name": entry.name,
@@ -68,7 +74,7 @@ def _view(entry: Quarantined, paths: Paths) -> dict[str, Any]:
         "evidence": entry.evidence,
         "checker": entry.checker,
         "found": when(entry.time),
-        "picture": None if entry.episode is None else _picture(paths.picture(entry.digest, entry.episode)),
+        "picture": picture,
         "overrulable": not whole and set(entry.checks.split(", ")) <= OVERRULABLE,
         "released": None if entry.released is None else when(entry.released),
         "released_by": entry.released_by,

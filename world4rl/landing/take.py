@@ -25,9 +25,9 @@ from world4rl.landing.inbox import Inbox
 from world4rl.landing.ledger import Entry, Ledger
 from world4rl.landing.marker import AGAIN, MARKER, Marker, disagreements, mark, parse_marker
 from world4rl.landing.pictures import keep_pictures
+from world4rl.landing.staging import staged
 from world4rl.paths import Paths
-from world4rl.provenance.digests import digest_bytes
-from world4rl.provenance.manifests import ID_DIGITS, Acceptance, read_acceptances, write_acceptance, write_manifests
+from world4rl.provenance.manifests import Acceptance, read_acceptances, write_acceptance, write_manifests
 from world4rl.provenance.tombstones import Tombstones, read_tombstones
 
 
@@ -62,15 +62,12 @@ def take(
             another attempt.
     """
     stones = read_tombstones(paths)
-    place = digest_bytes(name.encode())[:ID_DIGITS]  # any folder's name is one for a file
-    with locked(paths.taking / f"{place}.lock"):  # a run that was taken for dead may be alive
+    with staged(name, paths) as staging:
         entry = ledger.claim(name, run, clock())
         if entry is None:
             return None
-        staging = paths.taking / place
         try:
-            shutil.rmtree(staging, ignore_errors=True)
-            staging.mkdir(parents=True)
+            staging.mkdir()
             taken, digest, quarantined = _take(entry, inbox, staging, ledger, params, paths, stones)
             keep_pictures(staging, digest, quarantined, params, paths)
         except Changed:
@@ -86,7 +83,6 @@ def take(
                 raise MachineError("the disk is full", where=staging, remedy=remedy) from error
             raise
         finally:
-            shutil.rmtree(staging, ignore_errors=True)
             shutil.rmtree(_cut_copy(staging), ignore_errors=True)
         ledger.settle(
             entry,
@@ -191,7 +187,7 @@ def place_copies(acceptance: Acceptance, source: Path, paths: Paths) -> None:
     """Puts a dataset into the folders of its tasks and role, unless it is there: hard links where possible."""
     for task in sorted({episode.task for episode in acceptance.episodes}):
         folder = paths.landed(task, acceptance.statement.source) / acceptance.id
-        if not folder.exists():
+        if not folder.is_dir() or mark(folder).digest != acceptance.digest:
             with replacing(folder) as fresh:
                 shutil.copytree(source, fresh, copy_function=_link_or_copy)
 
