@@ -168,10 +168,6 @@ class Ledger:
         """Every dataset by name."""
         return {row["name"]: _entry(row) for row in self._select("SELECT * FROM arrivals ORDER BY name")}
 
-    def _named(self, names: Iterable[str]) -> dict[str, Entry]:
-        query = "SELECT * FROM arrivals WHERE name IN (SELECT value FROM json_each(?))"
-        return {row["name"]: _entry(row) for row in self._select(query, (json.dumps(list(names)),))}
-
     def observe(self, arrivals: Iterable[Arrival], gone: Iterable[str], *, now: float, quiet_seconds: float) -> None:
         """Notes what the landing folder holds.
 
@@ -181,15 +177,18 @@ class Ledger:
             now: Seconds since 1970.
             quiet_seconds: How long nothing may change in a dataset without a marker.
         """
-        arrivals, gone = list(arrivals), list(gone)
-        known = self._named([*(arrival.name for arrival in arrivals), *gone])
         with self._transaction():
             for arrival in arrivals:
-                self._observe(arrival, known.get(arrival.name), now, quiet_seconds)
+                self._observe(arrival, self._entry(arrival.name), now, quiet_seconds)
             for name in gone:
+                entry = self._entry(name)
                 # What a run is just taking is its own to settle.
-                if name in known and known[name].state not in ("gone", "taking"):
+                if entry is not None and entry.state not in ("gone", "taking"):
                     self._set(name, "gone", now, {"why": "it is no longer in the landing folder"})
+
+    def _entry(self, name: str) -> Entry | None:
+        rows = self._select("SELECT * FROM arrivals WHERE name = ?", (name,))
+        return _entry(rows[0]) if rows else None
 
     def _observe(self, arrival: Arrival, entry: Entry | None, now: float, quiet_seconds: float) -> None:
         fresh = entry is None or entry.state == "gone" or entry.fingerprint != arrival.fingerprint
@@ -218,7 +217,7 @@ class Ledger:
     def retry_held(self, tasks: Collection[str], now: float) -> None:
         """Makes datasets ready whose tasks are by now among those that the parameters know by some name."""
         with self._transaction():
-            for entry in map(_entry, self._select("SELECT * FROM arrivals WHERE state = 'held'")):
+            for entry in map(_entry, self._select("SELECT * FROM arrivals WHERE state = 'held' ORDER BY name")):
                 if set(entry.needs) <= set(tasks):
                     self._set(entry.name, "ready", now, {"why": f"{', '.join(entry.needs)} is in the parameters now"})
 

@@ -75,10 +75,10 @@ def look(
             manifests = write_manifests(params.tasks, paths)
     settled = [name for name in names if name in entries and entries[name].state in SETTLED]
     again, cursor = _slice(settled, cursor)
-    present = set(names)
-    open_ones = sorted(present - set(settled))
+    open_ones = sorted(set(names) - set(settled))
     arrivals, empty, unreadable = _arrivals(inbox, [*open_ones, *again])
-    gone = [name for name in entries if name not in present or name in empty]
+    there = set(names) - empty
+    gone = [name for name, entry in entries.items() if name not in there and entry.state != "gone"]
     ledger.observe(arrivals, gone, now=now, quiet_seconds=params.landing.quiet_seconds)
     ledger.retry_held(params.task_names, now)
     due = [entry for entry in ledger.due(now) if entry.name not in unreadable]
