@@ -1,7 +1,7 @@
 # Each target sets everything up first; that ends at once when nothing changed.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test ui lint typecheck params lock clean benchmark-demo benchmark-windows benchmark-audit \
-  benchmark-landing
+.PHONY: help setup demo test programs ui lint typecheck params lock clean benchmark-demo benchmark-windows \
+  benchmark-audit benchmark-landing
 .NOTPARALLEL:
 
 BIN := $(CURDIR)/.venv/bin
@@ -23,7 +23,10 @@ setup: ## Create .venv from requirements.lock and check that the machine can dra
 demo: setup ## Carry two tasks from demonstrations to refined policies and a report, through Dagster
 	@$(BIN)/python -m pipelines.demo
 
-test: lint typecheck ## Lint, type check, and run all tests
+programs: # what only the tests start: PostgreSQL's server and a browser
+	@scripts/setup.sh tests
+
+test: programs lint typecheck ## Lint, type check, and run all tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 ui: setup ## Open the Dagster UI on loopback

@@ -1,1 +1,1 @@
-"""Measurements for people: each a command, none a test."""
+"""Measurements and trials that take too long for a test; each is a command."""

@@ -1,14 +1,21 @@
-"""The persistent Dagster instance of a project, in its folder `.dagster`."""
+"""The persistent Dagster instance of a project, in its folder `.dagster`.
+
+Its runs and events lie in SQLite files there, or in PostgreSQL: one setting, see `choose_storage`.
+"""
 
 from __future__ import annotations
 
 import fcntl
 import os
+import socket
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import psutil
+import yaml
 
+from world4rl.errors import ConfigError, MachineError
 from world4rl.files import write_text
 from world4rl.provenance.digests import digest_file
 
@@ -16,6 +23,10 @@ if TYPE_CHECKING:
     from dagster import DagsterInstance
 
 OWNER_TAG = "world4rl/process"
+POSTGRES = "WORLD4RL_POSTGRES"  # the variable with the database's address
+EXAMPLE = f"{POSTGRES}=postgresql://USER:PASSWORD@HOST/DATABASE"
+SCHEMES = ("postgresql", "postgresql+psycopg2")
+CONNECT_SECONDS = 10
 
 SETTINGS = """\
 # Written once by pipelines/instance.py; edit it as you like.
@@ -45,25 +56,134 @@ concurrency:
     default_limit: 1
     granularity: op
 
+run_queue: # a queued run waits for definitions that cannot be loaded at the moment: their server is starting again
+  max_user_code_failure_retries: 20
+  user_code_failure_retry_delay: 15
+
+run_launcher: # runs on this machine, and notices when the process of one is gone
+  module: pipelines.launcher
+  class: LocalRunLauncher
+
 run_monitoring:
   # A run whose process died is marked as failed, and what it held is free again.
   enabled: true
+  poll_interval_seconds: 20
   free_slots_after_run_end_seconds: 60
 """
 
 # SHA-256 of settings that earlier versions wrote: where nobody edited them, the new ones take their place.
 FORMER = frozenset({"b24f36eac9ab1f82452038e3e34ae580d56a6dc44970f87553dbbd361088497d"})
+STORAGE = f"""
+storage:
+  # Runs, events and schedules, in PostgreSQL. The address holds a password: it stays in the environment.
+  postgres:
+    postgres_url:
+      env: {POSTGRES}
+"""
 
 
 def prepare_home(root: Path) -> Path:
-    """The instance's folder, with settings if it had none; sets DAGSTER_HOME for this process and its children."""
+    """The instance's folder, with settings if it had none; sets DAGSTER_HOME for this process and its children.
+
+    Raises:
+        ConfigError: the settings and the environment disagree about PostgreSQL.
+        MachineError: PostgreSQL does not answer.
+    """
     home = (root / ".dagster").resolve()
     settings = home / "dagster.yaml"
     if not settings.exists() or digest_file(settings) in FORMER:
         write_text(settings, SETTINGS)
+    if choose_storage(settings):
+        os.environ[POSTGRES] = require_postgres(os.environ[POSTGRES])
     os.environ["DAGSTER_HOME"] = str(home)
     os.environ["DAGSTER_DISABLE_TELEMETRY"] = "1"
     return home
+
+
+def choose_storage(settings: Path) -> bool:
+    """Whether the instance is kept in the database that `WORLD4RL_POSTGRES` names.
+
+    The variable, once set, is noted in `dagster.yaml`. From then on it must be set: whoever forgot it would otherwise
+    write half of the runs into another place.
+
+    Args:
+        settings: The instance's `dagster.yaml`.
+
+    Raises:
+        ConfigError: the file and the environment disagree.
+    """
+    text = settings.read_text(encoding="utf-8")
+    try:
+        storage = (yaml.safe_load(text) or {}).get("storage")
+    except (yaml.YAMLError, AttributeError) as error:
+        raise ConfigError(
+            f"not the settings of a Dagster instance: {error}", where=settings, remedy="correct or delete the file"
+        ) from None
+    asked = bool(os.environ.get(POSTGRES))
+    ours = storage is not None and POSTGRES in str(storage)
+    if asked and storage is None:
+        write_text(settings, text.rstrip("\n") + "\n" + STORAGE)
+    elif asked and not ours:
+        raise ConfigError(
+            f"{POSTGRES} is set, and the file has a storage of its own", where=settings, remedy="take out one of them"
+        )
+    elif ours and not asked:
+        raise ConfigError(
+            f"this instance is kept in PostgreSQL, but {POSTGRES} is not set",
+            where=settings,
+            remedy=f"set it ({EXAMPLE}), or take `storage` out of the file to begin anew with SQLite",
+        )
+    return asked
+
+
+def require_postgres(address: str) -> str:
+    """Makes sure that the database answers.
+
+    Args:
+        address: `postgresql://USER:PASSWORD@HOST:PORT/DATABASE`. No message shows its password.
+
+    Returns:
+        The address with the driver that Dagster brings: SQLAlchemy would look for another one by default.
+
+    Raises:
+        ConfigError: it is no such address.
+        MachineError: nobody answers there, or does not let us in.
+    """
+    import psycopg2
+
+    scheme, separator, rest = address.partition("://")
+    if scheme not in SCHEMES or not separator:
+        raise ConfigError("not the address of a PostgreSQL database", where=POSTGRES, remedy=f"write {EXAMPLE}")
+    try:
+        psycopg2.connect(f"{SCHEMES[0]}://{rest}", connect_timeout=CONNECT_SECONDS).close()
+    except psycopg2.Error as error:
+        raise unreachable(error) from None
+    return f"{SCHEMES[1]}://{rest}"
+
+
+def unreachable(error: BaseException) -> MachineError:
+    """The error that Dagster's storage does not answer, in our words."""
+    url = urlsplit(os.environ.get(POSTGRES, ""))
+    reason = " ".join(str(error).split())
+    if url.password:
+        reason = reason.replace(url.password, "***")
+    return MachineError(
+        f"Dagster's storage does not answer: {reason}",
+        where=url._replace(netloc=url.netloc.rpartition("@")[2], query="").geturl(),
+        remedy=f"start PostgreSQL again or correct {POSTGRES}, and run the same command again: what is done stays "
+        "done, and what landed waits in a ledger of its own",
+    )
+
+
+def lost_storage(error: BaseException | None) -> MachineError | None:
+    """The error in our words where a database that went away caused it; else None."""
+    from sqlalchemy.exc import InterfaceError, OperationalError
+
+    while error is not None:
+        if isinstance(error, OperationalError | InterfaceError) and os.environ.get(POSTGRES):
+            return unreachable(error.orig or error)
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def open_instance() -> DagsterInstance:
@@ -93,7 +213,7 @@ def _close_orphans(instance: DagsterInstance) -> None:
         statuses=[DagsterRunStatus.STARTED, DagsterRunStatus.STARTING, DagsterRunStatus.NOT_STARTED]
     )
     orphans = [
-        run for run in instance.get_runs(unfinished) if OWNER_TAG in run.tags and not _alive(run.tags[OWNER_TAG])
+        run for run in instance.get_runs(unfinished) if OWNER_TAG in run.tags and not is_alive(run.tags[OWNER_TAG])
     ]
     for run in orphans:
         instance.report_run_failed(run, "the process that executed this run was killed")
@@ -101,10 +221,13 @@ def _close_orphans(instance: DagsterInstance) -> None:
 
 
 def _owner(process: psutil.Process) -> str:
-    return f"{process.pid}-{int(process.create_time())}"
+    return f"{process.pid}-{int(process.create_time())}@{socket.gethostname()}"
 
 
-def _alive(owner: str) -> bool:
+def is_alive(owner: str) -> bool:
+    """Whether a process runs. Of those on another machine that shares the database, nobody here can say that not."""
+    if owner.partition("@")[2] != socket.gethostname():
+        return True
     try:
         return _owner(psutil.Process(int(owner.partition("-")[0]))) == owner
     except psutil.NoSuchProcess:

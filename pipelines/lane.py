@@ -126,8 +126,11 @@ def serve(root: Path, connection: Connection, log: Path, task_threads: int) -> N
         except KeyboardInterrupt:
             relay.send(Done(interrupted=True))
         except Exception as error:
+            from pipelines.instance import lost_storage
+
             traceback.print_exc()
-            relay.send(Done(failures=[f"{type(error).__name__}: {error}\n  where: {log}"]))
+            lost = lost_storage(error)
+            relay.send(Done(failures=[str(lost) if lost else f"{type(error).__name__}: {error}\n  where: {log}"]))
 
 
 def _serve(root: Path, connection: Connection, relay: _Relay, task_threads: int) -> None:

@@ -2,6 +2,8 @@
 # Makes .venv hold exactly requirements.lock and this project, and checks that the machine can draw.
 # `make` runs it before everything else: when nothing changed since the last time it ends at once.
 # PYTHON=/path/to/python chooses an interpreter. `setup.sh lock` first resolves requirements.in anew.
+# `setup.sh tests` does something else: it makes sure of the programs that only the tests start, PostgreSQL's server and
+# a browser. POSTGRES_BIN=/folder and CHROMIUM=/path/to/program choose them.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -82,6 +84,43 @@ find_uv() {
   fi
   echo "$TOOLS/bin/uv"
 }
+
+has_postgres() {
+  if [ -n "${POSTGRES_BIN:-}" ]; then
+    [ -x "$POSTGRES_BIN/initdb" ] && [ -x "$POSTGRES_BIN/postgres" ]
+  else
+    { type -P initdb && type -P postgres; } >/dev/null || compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null
+  fi
+}
+
+has_browser() {
+  if [ -n "${CHROMIUM:-}" ]; then
+    [ -x "$CHROMIUM" ]
+  else
+    [ -n "$(type -P chromium chromium-browser google-chrome google-chrome-stable)" ]
+  fi
+}
+
+# Debian and its relatives let us install what is missing, where we are root or may become it without being asked.
+install_programs() {
+  local become=()
+  [ "$EUID" = 0 ] || become=(sudo -n)
+  type -P apt-get >/dev/null && { [ "$EUID" = 0 ] || sudo -n true 2>/dev/null; } || return 1
+  say "installing $* with apt-get, for the tests"
+  "${become[@]}" apt-get update -qq >&2 &&
+    "${become[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >&2
+}
+
+if [ "${1:-}" = tests ]; then
+  missing=()
+  has_postgres || missing+=(postgresql)
+  has_browser || missing+=(chromium)
+  if [ ${#missing[@]} -gt 0 ] && ! { install_programs "${missing[@]}" && has_postgres && has_browser; }; then
+    fail "the tests need programs that are not here: ${missing[*]}" \
+      "install them (Debian: apt-get install ${missing[*]}) or say where they are: POSTGRES_BIN=/folder CHROMIUM=/path/to/program; \`pytest -m 'not servers and not browser'\` does without"
+  fi
+  exit 0
+fi
 
 if [ "${1:-}" != lock ] && [ -x "$ENVIRONMENT/bin/python" ] &&
   [ "$(cat "$STAMP" 2>/dev/null)" = "$(fingerprint)" ]; then

@@ -32,6 +32,10 @@ if "mujoco" not in sys.modules:  # must be chosen before the first import
     use_rendering_backend()
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--pictures", type=Path, help="where screenshots of the UI go, e.g. docs/images")
+
+
 @pytest.fixture(scope="session")
 def write_store() -> Callable[..., None]:
     """Writes a small store. Row t of episode e can be recognised: its frame's first pixel is (t, e, 0).

@@ -67,9 +67,9 @@ class Machine:
         text = UV.format(log=self.log, python=sys.executable, chmod=shutil.which("chmod"), sync=sync)
         self.program(self.bin / "uv", text)
 
-    def setup(self, **environment: str) -> subprocess.CompletedProcess[str]:
+    def setup(self, *mode: str, **environment: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [str(self.bin / "bash"), "scripts/setup.sh"],
+            [str(self.bin / "bash"), "scripts/setup.sh", *mode],
             cwd=self.project,
             env={"PATH": str(self.bin), "HOME": str(self.home), **environment},
             capture_output=True,
@@ -175,6 +175,72 @@ def test_too_little_disk_space_is_said_before_anything_is_downloaded(machine):
     machine.program(machine.bin / "df", "#!/bin/sh\necho head\necho '/dev/x 100 50 3000000 50% /'\n")
     assert_one_clear_error(machine.setup(), "only 3 GB free", "free space")
     assert not machine.log.exists()
+
+
+APT = """#!/bin/sh
+# Stands for apt-get: notes what it is asked, and installs it.
+echo "apt-get $*" >>"{log}"
+[ "$1" = install ] || exit {update}
+for name in "$@"; do
+  case $name in
+    postgresql) for program in initdb postgres; do {ln} -s {true} "{bin}/$program"; done ;;
+    chromium) {ln} -s {true} "{bin}/chromium" ;;
+  esac
+done
+"""
+
+
+@pytest.fixture
+def bare(machine):
+    """A machine without the programs of the tests; Debian's own place for PostgreSQL is looked into all the same."""
+    for name in ("initdb", "postgres", "chromium"):
+        machine.program(machine.home / "programs" / name, "#!/bin/sh\n")
+    machine.apt = lambda update=0: machine.program(
+        machine.bin / "apt-get",
+        APT.format(
+            log=machine.log, bin=machine.home / "new", ln=shutil.which("ln"), true=shutil.which("true"), update=update
+        ),
+    )
+    (machine.home / "new").mkdir()
+    machine.here = {"POSTGRES_BIN": str(machine.home / "programs"), "CHROMIUM": str(machine.home / "programs/chromium")}
+    machine.later = {"POSTGRES_BIN": str(machine.home / "new"), "CHROMIUM": str(machine.home / "new" / "chromium")}
+    return machine
+
+
+def test_programs_of_the_tests_that_are_there_are_left_alone(bare):
+    bare.apt()
+    result = bare.setup("tests", **bare.here)
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+    assert not bare.log.exists()
+    bare.program(bare.bin / "chromium", "#!/bin/sh\n")
+    for name in ("initdb", "postgres"):
+        bare.program(bare.bin / name, "#!/bin/sh\n")
+    assert bare.setup("tests").returncode == 0  # on PATH
+    assert not bare.log.exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may install without sudo")
+def test_missing_programs_of_the_tests_are_installed_once(bare):
+    bare.apt()
+    result = bare.setup("tests", **bare.later)
+    assert result.returncode == 0, result.stderr
+    assert "installing postgresql chromium with apt-get" in result.stdout
+    asked = bare.log.read_text().splitlines()
+    assert [line.split()[1] for line in asked] == ["update", "install"]
+    assert asked[1].endswith("postgresql chromium")
+    assert bare.setup("tests", **bare.later).stdout == ""
+    bare.log.unlink()
+    (bare.home / "new" / "chromium").unlink()
+    assert bare.setup("tests", **bare.later).returncode == 0
+    assert bare.log.read_text().splitlines()[1].endswith("--no-install-recommends chromium")
+
+
+@pytest.mark.parametrize("apt", [False, True])
+def test_where_nothing_can_be_installed_it_says_what_to_install(bare, apt):
+    if apt:
+        bare.apt(update=100)
+    result = bare.setup("tests", **bare.later)
+    assert_one_clear_error(result, "postgresql chromium", "apt-get install postgresql chromium", "POSTGRES_BIN")
 
 
 def test_make_lists_its_targets():

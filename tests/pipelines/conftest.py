@@ -56,7 +56,19 @@ class Toy:
         )
 
 
-def _make_toy(root: Path) -> Toy:
+# Where Dagster's processes find the project's definitions, which are those of this repository.
+DEFINITIONS = """\
+from pathlib import Path
+
+from pipelines.definitions import build_defs
+
+defs = build_defs(root=Path(__file__).resolve().parent)
+"""
+WORKSPACE = {"load_from": [{"python_file": {"relative_path": "definitions.py", "location_name": "world4rl"}}]}
+
+
+def build_toy(root: Path) -> Toy:
+    """Makes the project in a new folder."""
     root.mkdir(parents=True)
     definition = yaml.safe_load((ROOT / "dvc.yaml").read_text())
     for name, stage in definition["stages"].items():
@@ -67,6 +79,8 @@ def _make_toy(root: Path) -> Toy:
     params = load_profile("ci")
     (root / "params.yaml").write_text(dump_params(params))
     write_manifests(params.tasks, Paths(root))
+    (root / "definitions.py").write_text(DEFINITIONS)
+    (root / "workspace.yaml").write_text(yaml.safe_dump(WORKSPACE))
     shutil.copy(HERE / "toy_stage.py", root)
     shutil.copy(ROOT / ".gitignore", root)
     shutil.copytree(ROOT / ".dvc", root / ".dvc", ignore=shutil.ignore_patterns("cache", "tmp", "config.local"))
@@ -76,12 +90,12 @@ def _make_toy(root: Path) -> Toy:
 
 @pytest.fixture
 def toy(tmp_path: Path) -> Toy:
-    return _make_toy(tmp_path / "project")
+    return build_toy(tmp_path / "project")
 
 
 @pytest.fixture(scope="session")
 def make_toy():
-    return _make_toy
+    return build_toy
 
 
 @pytest.fixture(scope="session")

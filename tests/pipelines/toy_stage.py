@@ -1,13 +1,17 @@
 """Stands in for every stage of the lineage: `python toy_stage.py STEP [TASK]` writes files of the same shape, fast.
 
 Behaviour that a test wants to watch is asked for in `toy.yaml`, which is no dependency of any stage:
-`sleep: {STEP: SECONDS}`, `fail: [STEP...]`, `note: true` (a note about the run, as `world4rl` leaves one).
+`sleep: {STEP: SECONDS}`, `fail: [STEP...]`, `train: {STEP: STEPS}`, `note: true` (a note about the run, as `world4rl`
+leaves one).
 """
 
+import fcntl
+import hashlib
 import json
 import os
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import yaml
@@ -24,6 +28,37 @@ def content(folder):
     return "".join(
         path.read_text() for path in sorted(Path(folder).rglob("*")) if path.is_file() and path.suffix == ".txt"
     )
+
+
+def train(state, inputs, steps):
+    """Steps that each need the one before, going on where a killed process stopped; returns what the last one made."""
+    saved, inputs = state / "chain.json", hashlib.sha256(inputs.encode()).hexdigest()
+    chain = json.loads(saved.read_text()) if saved.exists() else {}
+    if chain.get("inputs") != inputs:
+        chain = {"inputs": inputs, "step": 0, "value": inputs}
+    state.mkdir(parents=True, exist_ok=True)
+    while chain["step"] < steps:
+        time.sleep(0.05)
+        chain["step"] += 1
+        chain["value"] = hashlib.sha256(f"{chain['value']} {chain['step']}".encode()).hexdigest()
+        fresh = state / "chain.fresh"
+        fresh.write_text(json.dumps(chain))
+        fresh.replace(saved)
+    return chain["value"]
+
+
+@contextmanager
+def alone(name):
+    """Notes in `overlaps.txt` when another process works on the same stage."""
+    place = Path(".runs", "alone", name)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with place.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            with Path("overlaps.txt").open("a") as overlaps:
+                overlaps.write(f"{name}\n")
+        yield
 
 
 def raw(task, source, text):
@@ -135,22 +170,30 @@ def main():
     if step in wishes.get("fail", ()):
         print("error: the toy was told to fail")
         return 1
+    with alone(f"{step}@{task}"):
+        return work(step, task, params, wishes, state)
+
+
+def work(step, task, params, wishes, state):
     if seconds := wishes.get("sleep", {}).get(step):
         write(state / "step", f"{int((state / 'step').read_text()) + 1 if (state / 'step').exists() else 1}")
         write(state / "pid", str(os.getpid()))
         print(f"{step}: 1/2 steps, 50 %, 1 s left", flush=True)
         time.sleep(seconds)
-    if not wishes.get("note"):
-        run(step, task, params)
-        return 0
-    from world4rl.paths import Paths  # some tenths of a second, which most tests need not spend
-    from world4rl.provenance import notes
+    note = None
+    if wishes.get("note"):
+        from world4rl.paths import Paths  # some tenths of a second, which most tests need not spend
+        from world4rl.provenance import notes
 
-    command = " ".join([sys.executable, *sys.argv])
-    note = notes.begin(command, {"seed": 0, "device": "cpu"}, Path())
+        note = notes.begin(" ".join([sys.executable, *sys.argv]), {"seed": 0, "device": "cpu"}, Path())
     run(step, task, params)
-    metrics = yaml.safe_load(Path("dvc.yaml").read_text())["stages"][step]["metrics"][0]
-    notes.end(note, Path(metrics.replace("${item.task}", task or "")), Paths())
+    if steps := wishes.get("train", {}).get(step):
+        folder = Path("models", step) if task is None else Path("models", task, step)
+        write(folder / "trained.txt", train(state, content(folder), steps))
+        (state / "chain.json").unlink()
+    if note is not None:
+        metrics = yaml.safe_load(Path("dvc.yaml").read_text())["stages"][step]["metrics"][0]
+        notes.end(note, Path(metrics.replace("${item.task}", task or "")), Paths())
     return 0
 
 
