@@ -325,7 +325,8 @@ def _faults(toy: Any) -> list[str]:
         faults.append(f"the run records are broken: {error}")
     faults += _unfinished_lineage(toy)
     left = [path for path in toy.root.rglob("*.partial") if ".dvc" not in path.parts]
-    faults += [f"left behind: {path}" for path in [*left, *(paths.ledger.parent / "taking").glob("*")]]
+    left += [path for path in (paths.ledger.parent / "taking").glob("*") if path.is_dir()]
+    faults += [f"left behind: {path}" for path in left]
     return faults
 
 

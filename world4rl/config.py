@@ -274,7 +274,7 @@ class Promotion(Section):
     beta: Rate = 0.1  # largest probability of giving up before the last trial on one that gains the minimum effect
     batch: Positive = 10  # seeds that both are tried on between two looks
     trials: Annotated[int, Field(gt=0, le=1 << 14)] = 300  # seeds at most; what has not won by then is not promoted
-    robot_tasks: tuple[str, ...] = ()  # tasks whose trials are landed datasets of role `evaluation`, not simulated
+    robot_tasks: tuple[str, ...] = ()  # tried on a robot, though Meta-World has them; what it has not always is
     robot_trials: Positive = 20  # landed trials that both need; they are judged once, as soon as both have them
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from world4rl import machine, progress
 from world4rl.config import Params
+from world4rl.envs.tasks import is_simulated
 from world4rl.errors import ConfigError, DataError
 from world4rl.evaluation.gates import GATES, judge
 from world4rl.files import locked, write_json
@@ -75,6 +76,7 @@ class _Challenge:
         self._private = private
         self._clock = clock
         self._challenger = digest_folder(paths.refined(task))
+        self._on_robot = task in params.promotion.robot_tasks or not is_simulated(task)
 
     def outcome(self) -> Outcome:
         history = read_history(self._paths)
@@ -145,7 +147,7 @@ class _Challenge:
             "minimum_effect_points": rule.minimum_effect,
             "vetoed_by": [check["check"] for check in checks if not check["passed"]],
         }
-        if self._task in rule.robot_tasks:
+        if self._on_robot:
             return common | {"trials_on": "robot", "trials_each": rule.robot_trials}
         simulation = self._params.simulation.model_dump(mode="json", exclude={"workers"})
         return common | {
@@ -159,7 +161,7 @@ class _Challenge:
     def _judge(self, opponent: str, folder: Path) -> Judged | str:
         """The trials. What they need takes seconds to import, and mostly nothing is left to try."""
         digests = {"opponent": opponent, "challenger": self._challenger}
-        if self._task in self._params.promotion.robot_tasks:
+        if self._on_robot:
             from world4rl.promotion.landed import judge_on_robot
 
             return judge_on_robot(self._params.promotion, self._paths, self._task, digests)
