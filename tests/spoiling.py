@@ -282,7 +282,7 @@ EPISODES: dict[str, Bad] = {
     ),
     "a row twice": Bad(
         "table, row_range",
-        "index has repeated values",
+        "index does not count from 36 to 47",
         table(DATA, lambda whole: whole.take([*range(40), 39, *range(41, 58)])),
     ),
     "rows in another order": Bad(
@@ -293,6 +293,7 @@ EPISODES: dict[str, Bad] = {
     "index with a gap": Bad(
         "row_range", "index does not count from 36 to 47", rows("index", each(lambda t, v: v + 1000 * (t > 5)))
     ),
+    "index of another episode": Bad("row_range", "index does not count from 36 to 47", rows("index", cell(40, 5))),
     "overlapping row ranges": Bad(
         "row_range",
         "index does not count from 30 to 41",

@@ -173,3 +173,54 @@ def test_one_quarantine_entry_an_episode() -> None:
 )
 def test_rows_in_words(rows: Any, text: str) -> None:
     assert checks.rows_text(np.array(list(rows))) == text
+
+
+def test_row_ranges() -> None:
+    assert checks.check_row_range(3, np.arange(36, 48), (36, 48)) == []
+    index = np.arange(36, 48)
+    index[4] = 5
+    (finding,) = checks.check_row_range(3, index, (36, 48))
+    assert (finding.check, finding.evidence) == ("row_range", "row 4; the first is numbered 5")
+    assert "from 36 to 47" in finding.reason
+
+
+def test_too_short() -> None:
+    assert checks.check_length(0, 2) == []
+    assert names(checks.check_length(0, 1)) == ["too_short"]
+
+
+@given(arrays(np.float32, (9, 3), elements=st.floats(-1, 1, width=32)), st.integers(0, 8))
+def test_constant_actions(actions: np.ndarray, row: int) -> None:
+    actions[:] = actions[0]
+    (finding,) = checks.check_constant(0, actions)
+    assert (finding.check, "all 9 actions" in finding.reason) == ("constant_actions", True)
+    assert checks.check_constant(0, actions[:4]) == [], "too few to tell"
+    actions[row, 1] += 0.5
+    assert checks.check_constant(0, actions) == []
+
+
+def test_rows_after_the_end() -> None:
+    assert checks.check_end(0, np.array([False, False, True])) == []
+    assert checks.check_end(0, np.zeros(3, bool)) == []
+    (finding,) = checks.check_end(0, np.array([False, True, True]))
+    assert (finding.check, finding.evidence) == ("after_end", "row 1")
+
+
+@pytest.mark.parametrize(("shown", "said"), [(None, True), (True, None), (True, True), (False, False)])
+def test_labels_that_agree(shown: bool | None, said: bool | None) -> None:
+    assert checks.check_success(0, shown, said) == []
+
+
+@pytest.mark.parametrize("shown", [True, False])
+def test_labels_that_contradict_each_other(shown: bool) -> None:
+    (finding,) = checks.check_success(0, shown, not shown)
+    assert finding.check == "success_label"
+    assert f"the success column a {'success' if shown else 'failure'}" in finding.reason
+
+
+def test_one_task_an_episode() -> None:
+    known = {0: "push", 1: "pull", 2: " "}
+    assert checks.check_tasks(0, np.array([0, 1]), known, None) == []
+    assert names(checks.check_tasks(0, np.array([0, 1]), known, None, one=True)) == ["several_tasks"]
+    assert names(checks.check_tasks(0, np.array([2]), known, None, one=True)) == ["unknown_task"]
+    assert checks.check_tasks(0, np.array([1, 1]), known, None, one=True) == []

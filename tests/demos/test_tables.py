@@ -39,7 +39,6 @@ def test_a_good_frame_table_passes() -> None:
         ("timestamp", 5, np.nan, "timestamp has empty cells"),
         ("timestamp", 6, 0.5, "timestamp does not follow"),
         ("frame_index", 7, 9, "frame_index does not count"),
-        ("index", 5, 9, "index has repeated values"),
     ],
 )
 def test_a_bad_cell_is_a_finding_about_its_episode(column: str, row: int, value: Any, words: str) -> None:

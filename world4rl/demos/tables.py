@@ -34,7 +34,8 @@ FRAME_TABLE = pa.DataFrameSchema(
         "timestamp": pa.Column("float64", pa.Check.ge(0), coerce=True),
         "frame_index": pa.Column("int64", pa.Check.ge(0), coerce=True),
         "episode_index": pa.Column("int64", pa.Check.ge(0), coerce=True),
-        "index": pa.Column("int64", pa.Check.ge(0), unique=True, coerce=True),
+        # Not unique: of two rows with one number only one is wrong, and `checks.check_row_range` knows which.
+        "index": pa.Column("int64", pa.Check.ge(0), coerce=True),
         "task_index": pa.Column("int64", coerce=True),
         "frame_order": pa.Column(
             "int64", pa.Check.eq(0, error="frame_index does not count 0, 1, 2, …"), nullable=True, coerce=True
