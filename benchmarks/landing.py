@@ -78,7 +78,8 @@ def measure(root: Path, ticks: int) -> list[float]:
     with DagsterInstance.ephemeral() as instance:
         for _ in range(ticks):
             began = time.perf_counter()
-            data = sensor.evaluate_tick(build_sensor_context(instance=instance, cursor=cursor))
+            with build_sensor_context(instance=instance, cursor=cursor) as context:
+                data = sensor.evaluate_tick(context)
             seconds.append(time.perf_counter() - began)
             cursor = data.cursor or ""
             assert not data.run_requests, "everything is settled"

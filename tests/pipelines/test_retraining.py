@@ -72,8 +72,9 @@ class Site:
         """A tick of the sensor; `forget`: its cursor is lost, as when the daemon dies before it is written."""
         self.later += seconds
         sensor = self.definitions.resolve_sensor_def("batch_policy")
-        context = build_sensor_context(instance=self.instance, cursor=self.cursor, definitions=self.definitions)
-        data = sensor.evaluate_tick(context)
+        # Contexts are closed here: one that Python clears away later would take the next test's instance with it.
+        with build_sensor_context(instance=self.instance, cursor=self.cursor, definitions=self.definitions) as context:
+            data = sensor.evaluate_tick(context)
         self.why, self.events = data.skip_message, list(data.asset_events)
         if not forget:
             self.cursor = data.cursor
@@ -126,7 +127,8 @@ class Site:
         """The schedule's verdict at two in the morning."""
         (nightly,) = self.definitions.schedules
         at = datetime(2027, 1, 1, 2, tzinfo=UTC)
-        data = nightly.evaluate_tick(build_schedule_context(instance=self.instance, scheduled_execution_time=at))
+        with build_schedule_context(instance=self.instance, scheduled_execution_time=at) as context:
+            data = nightly.evaluate_tick(context)
         return data.run_requests[0] if data.run_requests else SkipReason(data.skip_message)
 
 
