@@ -1,7 +1,5 @@
 """The job that refreshes the world model: rollouts of the refined policy, landed like anybody's."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Literal
 

@@ -9,9 +9,9 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from assets.checks import _not_worse
 from assets.evaluation import _show_evaluation
 from world4rl.config import Gates, Params, TaskParameters, load_profile
+from world4rl.evaluation.gates import _not_worse
 from world4rl.evaluation.metrics import RobotEvaluation, read_metrics, read_summary
 from world4rl.evaluation.report import write_report
 from world4rl.evaluation.statistics import compare_unpaired

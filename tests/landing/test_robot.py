@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from assets.checks import _demos_valid, _rollouts_valid
 from tests.demos.conftest import stock_dataset
 from tests.landing.conftest import Site
 from tests.spoiling import SIDE, rows
@@ -18,6 +17,7 @@ from world4rl.demos.store import open_stores
 from world4rl.demos.storing import store_demos, store_rollouts
 from world4rl.demos.windows import WindowSampler
 from world4rl.envs.imagination import StartStates
+from world4rl.evaluation.gates import _demos_valid, _rollouts_valid
 from world4rl.files import read_json, write_json
 from world4rl.landing.verify import verify
 from world4rl.paths import SOURCES
