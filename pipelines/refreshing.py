@@ -9,7 +9,6 @@ from pydantic import Field
 from world4rl import machine
 from world4rl.config import load_params
 from world4rl.errors import ConfigError
-from world4rl.generations.refreshing import refresh
 from world4rl.landing.inbox import open_inbox
 from world4rl.paths import Paths
 
@@ -27,6 +26,8 @@ def build_refresh_job(root: Path) -> JobDefinition:
 
     @op
     def record_rollouts(context: OpExecutionContext, config: Rollouts) -> None:
+        from world4rl.generations.refreshing import refresh  # it loads the simulator: more than the definitions need
+
         file = root / "params.yaml"
         params = load_params(file)
         if config.task not in params.tasks:

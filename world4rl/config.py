@@ -8,6 +8,7 @@ what is written there, so nothing may hide in a default. Sections follow the sta
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -409,10 +410,11 @@ def load_profile(name: str) -> Params:
     return parse_params(yaml.safe_load(text), where=f"profile {name}")
 
 
-def dump_params(params: Params) -> str:
-    """The complete parameter file as YAML, every value written out."""
+def dump_params(params: Params, sections: Iterable[str] | None = None) -> str:
+    """The complete parameter file as YAML, every value written out; of some sections where they are named."""
     header = (
         f"# Every parameter of this run, from the profile `{params.profile}`. `world4rl params --profile NAME` prints\n"
         "# another profile; world4rl/config.py says what each value means and where it comes from.\n"
     )
-    return header + yaml.safe_dump(params.model_dump(mode="json"), sort_keys=False, default_flow_style=None, width=110)
+    values = params.model_dump(mode="json", include=None if sections is None else set(sections))
+    return header + yaml.safe_dump(values, sort_keys=False, default_flow_style=None, width=110)

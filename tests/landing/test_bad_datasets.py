@@ -387,16 +387,16 @@ def test_a_dataset_without_success_labels_is_taken_unless_it_evaluates(place: Si
 def test_a_fault_of_our_own_code_refuses_one_dataset_and_says_so(
     place: Site, originals: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from world4rl.landing import take as taking
+    from world4rl.landing import door
 
-    original = taking.survey
+    original = door.survey
 
     def fails(folder: Path, *arguments: Any) -> Any:
         if (folder / "meta" / "odd").exists():
             raise TypeError("a case that nobody thought of")
         return original(folder, *arguments)
 
-    monkeypatch.setattr(taking, "survey", fails)
+    monkeypatch.setattr(door, "survey", fails)
     target = Path(shutil.copytree(originals["pictures"], place.folder / "bad"))
     (target / "meta" / "odd").write_text(json.dumps({}))
     bad = Bad("dataset", "it cannot be read: TypeError: a case that nobody thought of", lambda folder: None, None)

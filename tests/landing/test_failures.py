@@ -136,7 +136,7 @@ def test_two_that_share_an_episode_taken_at_once_bring_it_once(
     record(site.folder / "two", (2, 3))
     site.look()
     site.look(site.params.landing.quiet_seconds)
-    original, met = taking._examine, []
+    original, met = taking.examine, []
 
     def meanwhile(*arguments: Any) -> Any:
         result = original(*arguments)
@@ -145,7 +145,7 @@ def test_two_that_share_an_episode_taken_at_once_bring_it_once(
             assert site.took("two").state == "accepted"
         return result
 
-    monkeypatch.setattr(taking, "_examine", meanwhile)
+    monkeypatch.setattr(taking, "examine", meanwhile)
     assert site.took("one").detail["accepted"] == 1
     digests = [each.digest for one in read_acceptances(site.paths) for each in one.episodes]
     assert len(digests) == len(set(digests)) == 3

@@ -40,9 +40,9 @@ def definitions(toy) -> Definitions:
 
 
 def specs(definitions: Definitions) -> dict[str, AssetSpec]:
-    """Of the assets that run a stage."""
+    """Of the assets that a run makes."""
     found = definitions.resolve_all_asset_specs()
-    return {spec.key.to_user_string(): spec for spec in found if "dvc_step" in spec.tags}
+    return {spec.key.to_user_string(): spec for spec in found if "layer" in spec.tags}
 
 
 def test_loading_takes_less_than_five_seconds_and_no_data(toy) -> None:
@@ -144,7 +144,7 @@ def test_the_graph_shows_where_data_comes_in(definitions: Definitions) -> None:
 def test_the_automation_page_names_the_rules(definitions: Definitions) -> None:
     sensors = {sensor.name: sensor for sensor in definitions.sensors}
     (nightly,) = definitions.schedules
-    assert set(sensors) == {"landing", "batch_policy"}
+    assert set(sensors) == {"landing", "batch_policy", "lineage"}
     assert "when 1 accepted episodes of it have gathered, or the oldest has waited 24 h" in str(
         sensors["batch_policy"].description
     )

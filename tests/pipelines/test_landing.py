@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dagster import DagsterEventType, DagsterInstance, RunRequest, SensorResult, build_sensor_context
+from dagster import AssetKey, DagsterEventType, DagsterInstance, RunRequest, SensorResult, build_sensor_context
 from dagster._core.storage.tags import RUN_KEY_TAG
 
 from pipelines.landing import build_landing_sensor, build_take_job
@@ -21,6 +21,7 @@ from world4rl.errors import DataError, MachineError
 from world4rl.landing.ledger import Ledger
 from world4rl.landing.marker import MARKER, mark
 
+MANIFEST = AssetKey("manifest")
 DATASETS = {"good": (1, 2), "bad": (3, 4), "broken": (5,)}
 
 
@@ -48,14 +49,14 @@ def site(tmp_path: Path) -> Site:
 
 
 def tick(site: Site, instance: DagsterInstance, cursor: str = "") -> SensorResult:
-    sensor = build_landing_sensor(site.paths.root, build_take_job(site.paths.root))
+    sensor = build_landing_sensor(site.paths.root, build_take_job(site.paths.root, MANIFEST), MANIFEST)
     result = sensor(build_sensor_context(instance=instance, cursor=cursor))
     assert isinstance(result, SensorResult)
     return result
 
 
 def run(site: Site, instance: DagsterInstance, request: RunRequest, *, raises: bool = True) -> Any:
-    return build_take_job(site.paths.root).execute_in_process(
+    return build_take_job(site.paths.root, MANIFEST).execute_in_process(
         run_config=request.run_config,
         instance=instance,
         tags={**request.tags, RUN_KEY_TAG: str(request.run_key)},
@@ -87,7 +88,7 @@ def test_each_whole_dataset_gets_a_run_and_none_fails_for_a_bad_one(site: Site, 
     told = events(results["good"])[f"manifest@{TASK}"]
     assert told["dataset"].value == "good"
     quarantine = events(results["bad"])["quarantine"]
-    assert "action leaves [-1, 1]" in quarantine["latest"].value
+    assert "action leaves [-1, 1]" in quarantine["quarantine"].value
     assert quarantine["page"].value == str(site.paths.quarantine)
     assert "action leaves [-1, 1]" in site.paths.quarantine.read_text()
     after = tick(site, instance)

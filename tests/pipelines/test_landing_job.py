@@ -36,7 +36,7 @@ def test_a_taken_dataset_shows_its_manifest_and_its_quarantine(
 
     def take(name: str, run: str, **_: Any) -> Taken:
         """Accepts two episodes and keeps one out, as the real one does."""
-        record = read_acceptance(accept(toy.root, ONE, 2, at=1.0), paths)
+        record = read_acceptance(paths.accepted / f"{accept(toy.root, ONE, 2, at=1.0)}.json")
         ledger = Ledger(paths.ledger)
         entry = ledger.entries()[record.name]
         found = {"episode": 7, "check": "finite", "reason": "NaN in actions", "evidence": "row 3"}

@@ -50,6 +50,7 @@ from world4rl.evaluation.statistics import Bounds, ReliabilityBin, mean_gain, wi
 from world4rl.evaluation.tables import compare_trials, missing_output, read_curve, read_trials
 from world4rl.files import write_json, write_text
 from world4rl.paths import Paths, Source
+from world4rl.stages import STAGES
 
 PACKAGES = (
     "world4rl", "torch", "diffusers", "torchvision", "lerobot", "metaworld", "mujoco", "gymnasium", "zarr", "numpy",
@@ -274,7 +275,8 @@ def render(params: Params, paths: Paths, findings: Findings, summary: Summary) -
     evaluation = params.evaluation
     return environment.get_template("report.html").render(
         params=params,
-        parameters=dump_params(Params.model_validate(params.model_dump())),  # in the order of their definition
+        # In the order of their definition. What no stage reads (when to retrain, whom to trust) made nothing here.
+        parameters=dump_params(Params.model_validate(params.model_dump()), STAGES["report"].sections),
         findings=findings,
         robot=findings.robot,
         summary=summary,
