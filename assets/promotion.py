@@ -4,7 +4,7 @@ The asset runs `world4rl challenge`, which decides once about a challenger and t
 """
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dagster import AssetExecutionContext, AssetsDefinition, DataVersion, MaterializeResult, MetadataValue, asset
@@ -26,11 +26,20 @@ DESCRIPTION = """The policy of a task that robots should run.
 Runs `world4rl challenge --task TASK`: the refined policy and the champion try the same simulator seeds, or are compared
 by the trials that landed from a robot, until the answer is clear. The decision is a signed record in `data/decisions`;
 docs/promotion.md explains the rule."""
+CHALLENGE = (sys.executable, "-m", "world4rl", "challenge")
 NOBODY = "none"  # the data version where no policy is champion
 
 
-def build_champion(project: DvcProject, translator: StageTranslator) -> AssetsDefinition:
-    """The asset; its data version is the champion's digest, so that a champion that was kept does not look changed."""
+def build_champion(
+    project: DvcProject, translator: StageTranslator, challenge: Sequence[str] = CHALLENGE
+) -> AssetsDefinition:
+    """The asset; its data version is the champion's digest, so that a champion that was kept does not look changed.
+
+    Args:
+        project: The stages.
+        translator: Names the asset.
+        challenge: The command; `--task TASK` is added.
+    """
     step = project.steps[UPSTREAM[0]]
     params = load_params(project.root / "params.yaml")
 
@@ -50,7 +59,7 @@ def build_champion(project: DvcProject, translator: StageTranslator) -> AssetsDe
     def champion(context: AssetExecutionContext) -> MaterializeResult:
         task, paths = context.partition_key, Paths(project.root)
         runner: StageRunner = context.resources.dvc
-        command = Command(f"{CHAMPION}@{task}", task, (sys.executable, "-m", "world4rl", "challenge", "--task", task))
+        command = Command(f"{CHAMPION}@{task}", task, (*challenge, "--task", task))
         outcome = runner.run_command(context, project.root, command)
         found = read_json(paths.challenge_report(task))
         metadata = describe(paths, found)

@@ -13,7 +13,7 @@ from assets import demos, evaluation, policies, rollouts, world_model
 from assets.checks import build_check
 from assets.dvc_project import DvcProject
 from assets.factory import build_layer
-from assets.promotion import build_champion
+from assets.promotion import CHALLENGE, build_champion
 from assets.translator import StageTranslator
 from pipelines.automation import PLAN, build_automation
 from pipelines.jobs import JOBS, passages
@@ -33,6 +33,7 @@ def build_defs(
     translator: StageTranslator | None = None,
     resource_overrides: Mapping[str, Any] | None = None,
     more_assets: Sequence[AssetsDefinition] = (),
+    challenge: Sequence[str] | None = CHALLENGE,
 ) -> Definitions:
     """Fresh definitions; a test or another site replaces single parts.
 
@@ -42,6 +43,8 @@ def build_defs(
         resource_overrides: Resources in place of those of `build_resources`.
         more_assets: Assets that run no stage. Those made from `refined` or `evaluation` belong to the job `refine` and
             are retrained with it.
+        challenge: The command that has a task's refined policy challenge its champion; `--task TASK` is added.
+            None: there are no champions.
 
     Raises:
         ConfigError: `dvc.yaml` or the parameters are wrong.
@@ -49,7 +52,8 @@ def build_defs(
     project = DvcProject(root)
     translator = translator or StageTranslator()
     stages = [asset for layer in LAYERS for asset in build_layer(project, layer, translator)]
-    lineage = [*stages, build_champion(project, translator), *more_assets]
+    champions = [] if challenge is None else [build_champion(project, translator, challenge)]
+    lineage = [*stages, *champions, *more_assets]
     steps = {translator.get_asset_key(step): step for step in project.steps}
     automation = build_automation(root, passages(lineage, steps))
     manifest = translator.get_source_key()

@@ -58,11 +58,12 @@ class Toy:
 
 # Where Dagster's processes find the project's definitions, which are those of this repository.
 DEFINITIONS = """\
+import sys
 from pathlib import Path
 
 from pipelines.definitions import build_defs
 
-defs = build_defs(root=Path(__file__).resolve().parent)
+defs = build_defs(root=Path(__file__).resolve().parent, challenge=(sys.executable, "toy_challenge.py"))
 """
 WORKSPACE = {"load_from": [{"python_file": {"relative_path": "definitions.py", "location_name": "world4rl"}}]}
 
@@ -82,6 +83,7 @@ def build_toy(root: Path) -> Toy:
     (root / "definitions.py").write_text(DEFINITIONS)
     (root / "workspace.yaml").write_text(yaml.safe_dump(WORKSPACE))
     shutil.copy(HERE / "toy_stage.py", root)
+    shutil.copy(HERE / "toy_challenge.py", root)
     shutil.copy(ROOT / ".gitignore", root)
     shutil.copytree(ROOT / ".dvc", root / ".dvc", ignore=shutil.ignore_patterns("cache", "tmp", "config.local"))
     subprocess.run(["git", "init", "-q"], cwd=root, check=True)

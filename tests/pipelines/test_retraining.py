@@ -63,7 +63,7 @@ class Site:
 
     def load(self, *more_assets: AssetsDefinition) -> None:
         """Loads the code location anew."""
-        self.definitions: Definitions = build_defs(root=self.toy.root, more_assets=more_assets)
+        self.definitions: Definitions = build_defs(root=self.toy.root, more_assets=more_assets, challenge=None)
 
     def land(self, task: str, episodes: int = 1, role: Any = "expert") -> str:
         return accept(self.toy.root, task, episodes, role=role, at=now() + self.later)
