@@ -234,7 +234,11 @@ class _Site:
         from assets.dvc_project import StageBusyError
 
         try:
-            return all(self._project.unchanged(self._project.stage(step, partition)) for step in self._steps[job])
+            return all(
+                self._project.unchanged(self._project.stage(step, partition))
+                for step in self._steps[job]
+                if step in self._project.steps
+            )
         except StageBusyError:
             return False
 
