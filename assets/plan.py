@@ -86,7 +86,7 @@ class Plan:
 
     def __str__(self) -> str:
         """One line: how many stages go which way."""
-        words = {
+        words: dict[Action, str] = {
             "runs": "run",
             "restores": "come back from DVC's cache",
             "follows": "follow if what they are made from changes",
@@ -95,7 +95,7 @@ class Plan:
             "left": "are left as they are",
             "unchanged": "are up to date",
         }
-        counts = {word: len(self.of(action)) for action, word in words.items()}  # type: ignore[arg-type]
+        counts = {word: len(self.of(action)) for action, word in words.items()}
         return ", ".join(f"{count} {word}" for word, count in counts.items() if count) or "there are no stages"
 
     def rows(self) -> list[tuple[str, str, str]]:
@@ -299,8 +299,9 @@ class _Planner:
 
     def _changing(self, stage: Stage, change: Change | None, coming: bool) -> tuple[str, ...]:
         """What the stage will make that may be different."""
-        only_news = change is not None and change.sources and stage.step == LANDED
-        if only_news and not (change.never or change.command or change.code or change.absent or coming):  # type: ignore[union-attr]
+        if change is None or not change.sources or stage.step != LANDED:
+            return stage.outputs + stage.metrics
+        if not (change.never or change.command or change.code or change.absent or coming):
             return self._news(stage)[1] + stage.metrics
         return stage.outputs + stage.metrics
 

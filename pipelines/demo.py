@@ -11,7 +11,7 @@ import signal
 import sys
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
@@ -133,8 +133,8 @@ class Lanes:
                     lane.connection.send(waiting.popleft())
                     lane.busy = True
             busy = {lane.connection: lane for lane in self._lanes if lane.busy}
-            for connection in wait(list(busy), timeout=1):
-                message = self._receive(busy[connection])  # type: ignore[index]  # only connections were waited for
+            for connection in _ready(busy, timeout=1):
+                message = self._receive(busy[connection])
                 if isinstance(message, Done):
                     results.append(message)
         if any(result.interrupted for result in results):
@@ -157,8 +157,8 @@ class Lanes:
                     lane.connection.send(Stop())
         end = time.monotonic() + PATIENCE
         while (busy := {lane.connection: lane for lane in self._lanes if lane.busy}) and time.monotonic() < end:
-            for connection in wait(list(busy), timeout=0.5):
-                self._receive(busy[connection])  # type: ignore[index]  # as above
+            for connection in _ready(busy, timeout=0.5):
+                self._receive(busy[connection])
 
     def close(self) -> None:
         """Ends the lanes."""
@@ -179,6 +179,11 @@ class Lanes:
         else:
             self._display.show(message)
         return message
+
+
+def _ready(connections: Iterable[Connection], timeout: float) -> list[Connection]:
+    """The connections that have something to read, or have ended, within the time."""
+    return [one for one in wait(list(connections), timeout) if isinstance(one, Connection)]
 
 
 def summary(paths: Paths, seconds: float, ran: int) -> str:

@@ -6,7 +6,6 @@ The pictures in docs/images come from here: `pytest tests/browser --pictures doc
 import pytest
 
 from tests.browser.site import Visit
-from tests.landing.conftest import record  # noqa: F401  # a fixture
 from world4rl.config import load_profile
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(600)]
@@ -55,7 +54,7 @@ def test_automation_says_why_nothing_was_done(visit):
     visit.picture("ui-tick")
 
 
-def test_a_dataset_that_lands_is_accepted_and_shown(visit, record, tmp_path):  # noqa: F811
+def test_a_dataset_that_lands_is_accepted_and_shown(visit, record, tmp_path):
     record(tmp_path / "monday", task=TASK)
     visit.land(tmp_path / "monday", operator="anna", consent="research")
     assert visit.state("monday") == "accepted"

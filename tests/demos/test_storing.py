@@ -75,7 +75,7 @@ def paths(tmp_path: Path, params: Params, make_episode: Any, make_recording: Any
     }
     for source, episodes in collected.items():
         recording = make_recording(side={"source": source})
-        write_dataset(paths.raw(TASK, source), episodes, recording, image_size=(24, 24))  # type: ignore[arg-type]
+        write_dataset(paths.raw(TASK, source), episodes, recording, image_size=(24, 24))
     write_manifests([TASK], paths)
     verify(params, paths, TASK)
     return paths
@@ -149,7 +149,7 @@ def test_a_role_feeds_its_own_stage_only(paths: Paths, params: Params, accept: C
     assert digest_folder(paths.landed(TASK, "expert")) == before
     store_demos(params, paths, TASK)
     store_rollouts(params, paths, TASK)
-    names = {s: {path.name for path in paths.store(TASK, s).iterdir()} for s in ("expert", "policy", "random")}  # type: ignore[arg-type]
+    names = {s: {path.name for path in paths.store(TASK, s).iterdir()} for s in ("expert", "policy", "random")}
     assert names == {"expert": {"collected"}, "policy": {"collected", landed.id}, "random": {"collected"}}
 
 

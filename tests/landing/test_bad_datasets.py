@@ -375,7 +375,7 @@ def test_a_dataset_without_success_labels_is_taken_unless_it_evaluates(place: Si
     for name, role in (("demonstrations", "expert"), ("trials", "evaluation")):
         target = Path(shutil.copytree(originals["pictures"], place.folder / name))
         rename_feature("next.success", f"labels.{name}")(target)
-        edit_json(target / SIDE, lambda side, role=role: (side.pop("episodes"), side.update(source=role)))  # type: ignore[misc]
+        edit_json(target / SIDE, lambda side, role=role: (side.pop("episodes"), side.update(source=role)))
         name_task(TASK if role == "expert" else "button-press-v3")(target)
     taken = place.settle()
     assert taken["demonstrations"].detail["accepted"] == 5

@@ -104,7 +104,7 @@ def test_what_was_kept_out_is_known_also_after_a_kill_between_record_and_ledger(
     due: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as broken:
-        broken.setattr(taking, "keep_pictures", failing(SystemExit()))  # type: ignore[arg-type]
+        broken.setattr(taking, "keep_pictures", failing(SystemExit()))
         with pytest.raises(SystemExit):
             due.take("mine", "dies")
     assert len(read_acceptances(due.paths)) == 1
@@ -120,7 +120,7 @@ def test_the_manifest_follows_although_a_run_died_and_the_dataset_has_gone(
     due: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as broken:
-        broken.setattr(taking, "write_manifests", failing(SystemExit()))  # type: ignore[arg-type]
+        broken.setattr(taking, "write_manifests", failing(SystemExit()))
         with pytest.raises(SystemExit):
             due.take("mine", "dies")
     shutil.rmtree(due.folder / "mine")
