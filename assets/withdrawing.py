@@ -15,11 +15,14 @@ from typing import Any
 from assets.dvc_project import DvcProject, Stage
 from assets.purge import Found, Storages
 from world4rl import progress
+from world4rl.audit.book import read_book
+from world4rl.audit.versions import history_of
 from world4rl.config import Params, load_params
 from world4rl.errors import DataError
 from world4rl.files import locked
 from world4rl.landing.inbox import open_inbox
 from world4rl.paths import Paths
+from world4rl.promotion.history import History, read_history
 from world4rl.provenance import keys
 from world4rl.provenance.decisions import Decisions, Withdrawal
 from world4rl.provenance.digests import digest_file, digest_folder
@@ -29,7 +32,7 @@ from world4rl.provenance.records import Chain, Run, subject
 from world4rl.provenance.tombstones import Tombstones, read_tombstones
 from world4rl.withdrawal import workspace
 from world4rl.withdrawal.objects import doomed
-from world4rl.withdrawal.reach import Version, deployed, made_from, needed, sets_reached
+from world4rl.withdrawal.reach import made_from, sets_reached
 from world4rl.withdrawal.selecting import Cut, cuts, folders, holders, select
 
 LANDED = "landed"  # the step that puts accepted datasets under DVC
@@ -77,8 +80,8 @@ class Plan:
     cuts: Sequence[Cut]
     stones: Tombstones
     accepted: Sequence[Acceptance]
-    affected: Sequence[Version]
-    known: frozenset[Version]
+    affected: Sequence[tuple[str, str]]
+    known: frozenset[tuple[str, str]]
     deployments: Sequence[dict[str, str]]
     retrain: Sequence[str]
     folders: Sequence[Path]
@@ -168,10 +171,10 @@ class Withdrawals:
         ids |= stones.datasets | {cut.acceptance.id for cut in found}
         staying = [one for one in accepted if one.id not in ids]
         sets = all_episode_sets(self.paths)
-        decisions = Decisions(self.paths).read()
+        decided = read_history(self.paths)
         known = frozenset(
             (one.name, one.sha256)
-            for record in decisions
+            for record in decided.records
             if isinstance(record.predicate, Withdrawal)
             for one in record.predicate.affected
         )
@@ -183,13 +186,17 @@ class Withdrawals:
             accepted=accepted,
             affected=sorted(affected),
             known=known,
-            deployments=[one for one in deployed(decisions) if one["policy"] in {digest for _, digest in affected}],
+            deployments=[
+                {"robot": one.robot, "task": one.task, "policy": one.policy}
+                for _, one in sorted(decided.deployments().items())
+                if one.policy in {digest for _, digest in affected}
+            ],
             retrain=[stage.name for stage in self._downstream(found) if self.project.recorded(stage) is not None],
             folders=folders(ids, self.params.tasks, self.paths),
             redacted=workspace.nameless(sets, ids, staying + [cut.acceptance for cut in found if cut.keep]),
             landing=workspace.landing_copies(ids, self._inbox, self.paths) if ids else [],
         )
-        objects = self._objects(plan, {one.id for one in staying}, request.models, needed(decisions))
+        objects = self._objects(plan, {one.id for one in staying}, request.models, _relied_on(decided))
         return replace(plan, objects=self.storages.find(objects))
 
     def carry_out(self, request: Request, plan: Plan, *, by: str, because: str) -> None:
@@ -273,11 +280,11 @@ class Withdrawals:
             self.storages.remove(found)
             progress.log(f"{len(found.bytes)} objects left {found.storage}")
 
-    def _affected(self, found: Sequence[Cut], sets: dict[str, EpisodeSet]) -> set[Version]:
+    def _affected(self, found: Sequence[Cut], sets: dict[str, EpisodeSet]) -> set[tuple[str, str]]:
         """By the run records; where a stage has none, what lies in the workspace counts if DVC says that it follows."""
         records = Chain(self.paths.records, [Run]).read()
         recorded = {record.predicate.stage for record in records}
-        affected = made_from(records, sets_reached(sets, found))
+        affected = made_from(history_of(read_book(self.paths)), sets_reached(sets, found))
         for stage in self._downstream(found):
             if stage.name not in recorded and self.project.recorded(stage) is not None:
                 affected |= {(path, _digest(self.paths.root / path)) for path in stage.outputs if self._there(path)}
@@ -316,3 +323,9 @@ class Withdrawals:
 
 def _digest(path: Path) -> str:
     return digest_folder(path) if path.is_dir() else digest_file(path)
+
+
+def _relied_on(decided: History) -> set[str]:
+    """Digests of policies that somebody relies on: champions as of now, and what robots run."""
+    champions = {reign.policy for task in decided.tasks if (reign := decided.champion(task)) is not None}
+    return champions | {one.policy for one in decided.deployments().values() if one.policy is not None}

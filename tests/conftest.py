@@ -22,9 +22,11 @@ if "WORLD4RL_SIGNING_KEY" not in os.environ:  # nobody's own key: tests make one
     atexit.register(shutil.rmtree, _keys, ignore_errors=True)
     os.environ["WORLD4RL_SIGNING_KEY"] = f"{_keys}/key.pem"
 
-# On a busy machine any example may take long; a slow one is no wrong one.
-settings.register_profile("patient", deadline=None)
-settings.load_profile("patient")
+# On a busy machine any example may take long; a slow one is no wrong one. The same code is tested with the same
+# examples every time; `--hypothesis-profile search` looks for new ones, and what it finds becomes an @example.
+settings.register_profile("same", deadline=None, derandomize=True, database=None)
+settings.register_profile("search", deadline=None, max_examples=1000)
+settings.load_profile("same")
 
 if "mujoco" not in sys.modules:  # must be chosen before the first import
     from world4rl.machine import use_rendering_backend

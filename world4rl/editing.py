@@ -128,5 +128,19 @@ def _scalar(name: str) -> str:
     return name if yaml.safe_load(name) == name else f"'{name}'"
 
 
+class _OneLine(yaml.SafeDumper):
+    """Writes text with anything unprintable in double quotes: the other styles would break the line for some of it."""
+
+
+def _represent_text(dumper: _OneLine, text: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=None if text.isprintable() else '"')
+
+
+_OneLine.add_representer(str, _represent_text)
+
+
 def _flow(value: Any) -> str:
-    return yaml.safe_dump(value, default_flow_style=True, width=10**6, allow_unicode=True, sort_keys=False).strip()
+    text: str = yaml.dump(
+        value, Dumper=_OneLine, default_flow_style=True, width=10**6, allow_unicode=True, sort_keys=False
+    )
+    return text.strip()

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
@@ -85,12 +85,15 @@ def test_what_cannot_be_added_changes_nothing(file: Path, task: NewTask, words: 
 
 
 @given(called=st.text(min_size=1, max_size=120))
+@example(called="\x85")
+@example(called="two\nlines\u2028or three")
 def test_whatever_a_dataset_calls_its_task_the_remedy_works(
     called: str, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     file = tmp_path_factory.mktemp("params") / "params.yaml"
     file.write_text(FLOW)
     task = new_task(called, ("button-press-v3",))
+    assert len(task.lines.splitlines()) == 1
     add_task(file, task)
     assert load_params(file).task_called(called) == task.name
 

@@ -1,16 +1,20 @@
-"""What was made from withdrawn episodes, by the run records, and who runs it."""
+"""What was made from withdrawn episodes, by the run records."""
 
 from __future__ import annotations
 
-from world4rl.provenance.decisions import Deployment, Promotion, Rollback
+from world4rl.audit.book import Book
+from world4rl.audit.versions import history_of
+from world4rl.paths import Paths
+from world4rl.provenance.digests import digest_files
 from world4rl.provenance.episodes import EpisodeSet, MemberEpisode
 from world4rl.provenance.manifests import Acceptance, LandedEpisode
-from world4rl.provenance.records import GENESIS, Code, Predicate, Record, Run, subject
+from world4rl.provenance.records import GENESIS, Code, Record, Run, subject
 from world4rl.provenance.statement import Statement
-from world4rl.withdrawal.reach import deployed, made_from, needed, sets_reached
+from world4rl.withdrawal.reach import made_from, sets_reached
 from world4rl.withdrawal.selecting import cuts, select
 
 STORE, OTHER, MODEL = "data/store/one/expert", "data/store/two/expert", "models/world_model"
+POLICY = "models/one/refined"
 
 
 def digest(number: int) -> str:
@@ -43,13 +47,14 @@ def stored(dataset: str, numbers: tuple[int, ...]) -> EpisodeSet:
     return EpisodeSet(dataset=dataset, statement=Statement(), episodes=members)
 
 
-def run(inputs: dict[str, int], outputs: dict[str, int], sets: dict[str, tuple[str, ...]] | None = None) -> Record[Run]:
+def run(inputs: dict[str, str], outputs: dict[str, int], sets: dict[str, tuple[str, ...]] | None = None) -> Record[Run]:
+    """A run whose outputs are folders with one file each."""
     predicate = Run(
         previous=GENESIS,
         stage="s",
         command="c",
-        inputs=tuple(subject(path, digest(number)) for path, number in inputs.items()),
-        outputs=tuple(subject(path, digest(number)) for path, number in outputs.items()),
+        inputs=tuple(subject(path, sha256) for path, sha256 in inputs.items()),
+        outputs=tuple(subject(path, folder(number)) for path, number in outputs.items()),
         episodes=sets or {},
         parameters={},
         code=Code(commit=None, dirty=False, digest="", lock=None),
@@ -59,29 +64,62 @@ def run(inputs: dict[str, int], outputs: dict[str, int], sets: dict[str, tuple[s
         metrics={},
         orchestrator=None,
     )
-    return record(predicate)
+    files = tuple(subject(f"{path}/f", digest(number)) for path, number in outputs.items())
+    return Record[Run](subject=files, predicateType=predicate.predicate_type, predicate=predicate)
 
 
-def record[P: Predicate](predicate: P) -> Record[P]:
-    return Record[P](subject=(), predicateType=predicate.predicate_type, predicate=predicate)
+def folder(number: int) -> str:
+    return digest_files({"f": digest(number)})
+
+
+def stores(**numbers: int) -> str:
+    """Digest of `data/store` with the expert stores of some tasks in it."""
+    return digest_files({f"{task}/expert/f": digest(number) for task, number in numbers.items()})
+
+
+def book(records: list[Record[Run]], *sets: EpisodeSet) -> Book:
+    by_digest = {one.digest: one for one in sets}
+    return Book(
+        paths=Paths(),
+        runs=tuple(records),
+        run_files=(),
+        decisions=(),
+        sets=by_digest,
+        acceptances=(),
+        faults=(),
+    )
 
 
 def test_a_model_follows_from_the_stores_that_lay_there_when_it_was_trained() -> None:
     withdrawn, clean = stored("a" * 16, (1,)), stored("b" * 16, (2,))
     records = [
         run({}, {STORE: 1}, {STORE: (clean.digest,)}),
-        run({"data/store": 90}, {MODEL: 10}),
+        run({"data/store": stores(one=1)}, {MODEL: 10}),
         run({}, {STORE: 2}, {STORE: (clean.digest, withdrawn.digest)}),
         run({}, {OTHER: 3}, {OTHER: (clean.digest,)}),
-        run({"data/store": 91}, {MODEL: 11}),
-        run({MODEL: 11}, {"models/one/refined": 12}),
-        run({MODEL: 10}, {"models/two/refined": 13}),
+        run({"data/store": stores(one=2, two=3)}, {MODEL: 11}),
+        run({MODEL: folder(11)}, {"models/one/refined": 12}),
+        run({MODEL: folder(10)}, {"models/two/refined": 13}),
         run({}, {STORE: 4}, {STORE: (clean.digest,)}),
-        run({"data/store": 92}, {MODEL: 14}),
+        run({"data/store": stores(one=4, two=3)}, {MODEL: 14}),
     ]
-    found = made_from(records, {withdrawn.digest})
-    assert found == {(STORE, digest(2)), (MODEL, digest(11)), ("models/one/refined", digest(12))}
-    assert made_from(records, set()) == set()
+    history = history_of(book(records, withdrawn, clean))
+    found = made_from(history, {withdrawn.digest})
+    assert found == {(STORE, folder(2)), (MODEL, folder(11)), ("models/one/refined", folder(12))}
+    assert made_from(history, set()) == set()
+
+
+def test_what_was_trained_on_rollouts_of_a_policy_that_follows_from_the_episodes_follows_too() -> None:
+    withdrawn = stored("a" * 16, (1,))
+    acted = EpisodeSet(dataset="collected", statement=Statement(policy=folder(5)), episodes=stored("c", (9,)).episodes)
+    records = [
+        run({}, {STORE: 1}, {STORE: (withdrawn.digest,)}),
+        run({STORE: folder(1)}, {POLICY: 5}),
+        run({}, {OTHER: 3}, {OTHER: (acted.digest,)}),
+        run({OTHER: folder(3)}, {MODEL: 10}),
+    ]
+    found = made_from(history_of(book(records, withdrawn, acted)), {withdrawn.digest})
+    assert found == {(STORE, folder(1)), (POLICY, folder(5)), (OTHER, folder(3)), (MODEL, folder(10))}
 
 
 def test_an_episode_is_found_in_what_its_dataset_was_before_it_was_cut() -> None:
@@ -111,18 +149,3 @@ def test_only_concerned_datasets_are_cut_and_holders_of_copies_are() -> None:
     accepted = [acceptance("a" * 16, (1, 2)), acceptance("b" * 16, (3,)), acceptance("c" * 16, (4,))]
     found = cuts(accepted, {digest(1)}, {"c" * 16})
     assert [(cut.acceptance.id[0], len(cut.keep), len(cut.gone)) for cut in found] == [("a", 1, 1), ("c", 1, 0)]
-
-
-def test_what_runs_now_and_what_is_champion_now_is_relied_on() -> None:
-    said = {"at": "t", "by": "b", "because": "c"}
-    decisions = [
-        record(Deployment(**said, robot="arm", task="one", policy=digest(1))),
-        record(Deployment(**said, robot="arm", task="one", policy=digest(2))),
-        record(Deployment(**said, robot="leg", task="one", policy=digest(3))),
-        record(Deployment(**said, robot="leg", task="one", policy=None)),
-        record(Promotion(**said, task="one", policy=digest(4), replaces=None, evidence={})),
-        record(Promotion(**said, task="one", policy=digest(5), replaces=digest(4), evidence={})),
-        record(Rollback(**said, task="one", policy=digest(4), replaces=digest(5))),
-    ]
-    assert deployed(decisions) == [{"robot": "arm", "task": "one", "policy": digest(2)}]
-    assert needed(decisions) == {digest(2), digest(4)}

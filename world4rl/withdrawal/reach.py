@@ -1,17 +1,12 @@
-"""What was made from episodes, by the run records, and which robots run such a policy."""
+"""What was made from episodes, by the run records."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from pathlib import PurePosixPath
+from collections.abc import Collection, Iterable, Mapping
 
-from world4rl.provenance.decisions import Decision, Deployment, Promotion, Rollback
+from world4rl.audit.versions import History, is_landed
 from world4rl.provenance.episodes import EpisodeSet
-from world4rl.provenance.graph import Lineage
-from world4rl.provenance.records import Record, Run
 from world4rl.withdrawal.selecting import Cut
-
-Version = tuple[str, str]  # a path, and the digest that it had
 
 
 def sets_reached(sets: Mapping[str, EpisodeSet], cuts: Iterable[Cut]) -> set[str]:
@@ -40,55 +35,19 @@ def sets_reached(sets: Mapping[str, EpisodeSet], cuts: Iterable[Cut]) -> set[str
     }
 
 
-def lineage(records: Sequence[Record[Run]]) -> Lineage[Version]:
-    """Which version of a file was made from which, by the records in their order.
+def made_from(history: History, sets: Collection[str]) -> set[tuple[str, str]]:
+    """Every version that a run made from one of the episode sets, the stores that hold them included.
 
-    Where a stage reads a folder in which several stages write, it read what lay there then.
+    The history is that of the audit, so that both name the same. Datasets that landed are left out, also rollouts of a
+    policy that was made from such episodes: they are withdrawn by their own names. What was trained on them is not.
+
+    Args:
+        history: What was made from what.
+        sets: Digests of episode sets.
+
+    Returns:
+        Paths and the digests that they had.
     """
-    graph: Lineage[Version] = Lineage()
-    latest: dict[str, str] = {}
-    for record in records:
-        inputs: set[Version] = set()
-        for one in record.predicate.inputs:
-            inputs.add((one.name, one.sha256))
-            inputs |= {(path, latest[path]) for path in latest if path != one.name and overlap(path, one.name)}
-        for one in record.predicate.outputs:
-            graph.add((one.name, one.sha256), inputs)
-        latest |= {one.name: one.sha256 for one in record.predicate.outputs}
-    return graph
-
-
-def made_from(records: Sequence[Record[Run]], sets: Collection[str]) -> set[Version]:
-    """Every version of a file that was made from one of the episode sets, the stores that hold them included."""
-    stores = {
-        (one.name, one.sha256)
-        for record in records
-        for one in record.predicate.outputs
-        if not set(sets).isdisjoint(record.predicate.episodes.get(one.name, ()))
-    }
-    return stores | lineage(records).descendants(stores)
-
-
-def overlap(one: str, other: str) -> bool:
-    """Whether two paths are the same or one lies in the other."""
-    a, b = PurePosixPath(one), PurePosixPath(other)
-    return a == b or a in b.parents or b in a.parents
-
-
-def deployed(decisions: Iterable[Record[Decision]]) -> list[dict[str, str]]:
-    """What runs on robots now, as {robot, task, policy}."""
-    now: dict[tuple[str, str], str | None] = {}
-    for record in decisions:
-        if isinstance(record.predicate, Deployment):
-            now[record.predicate.robot, record.predicate.task] = record.predicate.policy
-    return [{"robot": robot, "task": task, "policy": policy} for (robot, task), policy in sorted(now.items()) if policy]
-
-
-def needed(decisions: Sequence[Record[Decision]]) -> set[str]:
-    """Digests of policies that somebody relies on: champions as of now, and what robots run."""
-    champions = {
-        record.predicate.task: record.predicate.policy
-        for record in decisions
-        if isinstance(record.predicate, Promotion | Rollback)
-    }
-    return {*champions.values(), *(one["policy"] for one in deployed(decisions))}
+    stores = {version for version, held in history.holds.items() if not held.isdisjoint(sets)}
+    found = stores | history.lineage.descendants(stores)
+    return {(one.path, one.digest) for one in found if one in history.made_by and not is_landed(one.path)}
