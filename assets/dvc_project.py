@@ -18,6 +18,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from world4rl.config import select_parameter
 from world4rl.errors import ConfigError, DataError, MachineError, World4RLError
 
 if TYPE_CHECKING:
@@ -357,7 +358,7 @@ class DvcProject:
     def code_version(self, stage: Stage) -> str:
         """Digest of command, code and parameters as they are now; equals the recorded one once the stage has run."""
         code = self.code_hashes(stage)
-        parameters = {name: _select(self._parameters, name) for name in stage.parameters}
+        parameters = {name: select_parameter(self._parameters, name) for name in stage.parameters}
         return _digest([stage.command, code, parameters])
 
     def code_hashes(self, stage: Stage) -> dict[str, str]:
@@ -668,15 +669,6 @@ def _file_hash(path: Path) -> str:
             where=path,
             remedy="dvc.yaml lists code as single modules: correct the path there",
         ) from None
-
-
-def _select(values: Any, name: str) -> Any:
-    """The value at a dotted name; None where there is none, as DVC has it."""
-    for key in name.split("."):
-        if not isinstance(values, Mapping) or key not in values:
-            return None
-        values = values[key]
-    return values
 
 
 def _digest(value: Any) -> str:

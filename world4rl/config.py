@@ -8,7 +8,7 @@ what is written there, so nothing may hide in a default. Sections follow the sta
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -418,3 +418,12 @@ def dump_params(params: Params, sections: Iterable[str] | None = None) -> str:
     )
     values = params.model_dump(mode="json", include=None if sections is None else set(sections))
     return header + yaml.safe_dump(values, sort_keys=False, default_flow_style=None, width=110)
+
+
+def select_parameter(values: Any, name: str) -> Any:
+    """The value at a dotted name of a parameter file's content; None where there is none, as DVC has it."""
+    for key in name.split("."):
+        if not isinstance(values, Mapping) or key not in values:
+            return None
+        values = values[key]
+    return values

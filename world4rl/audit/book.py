@@ -17,9 +17,10 @@ from world4rl.demos.layout import COLLECTED
 from world4rl.errors import DataError
 from world4rl.paths import Paths
 from world4rl.provenance.decisions import Decision, Decisions, Deployment, Promotion, Rollback, Withdrawal
+from world4rl.provenance.document import Digest
 from world4rl.provenance.episodes import EpisodeSet, MemberEpisode, read_episode_sets
 from world4rl.provenance.manifests import Acceptance, acceptance_files, read_acceptance
-from world4rl.provenance.records import Chain, Digest, Record, Run
+from world4rl.provenance.records import Chain, Record, Run
 
 
 @dataclass(frozen=True)

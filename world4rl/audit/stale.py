@@ -21,6 +21,7 @@ from world4rl.audit.answers import Answer, Table, answer, count
 from world4rl.audit.book import Book
 from world4rl.audit.reach import starts_of
 from world4rl.audit.versions import History, Link, Version, digest_inside
+from world4rl.config import select_parameter
 from world4rl.errors import DataError
 from world4rl.provenance.decisions import Withdrawal
 from world4rl.provenance.digests import digest_file, digest_folder
@@ -170,7 +171,7 @@ def _settings(now: Now, run: Run) -> Iterator[tuple[str, float]]:
     """Parameters and modules of the code that are no longer what they were."""
     if now.parameters is not None:
         for name, value in run.parameters.items():
-            if not _alike(_select(now.parameters, name), value):
+            if not _alike(select_parameter(now.parameters, name), value):
                 yield f"{PARAMETERS}: {name}", now.book.paths.params.stat().st_mtime
     for module, digest in run.code.modules.items():
         if now.module(module) != digest:
@@ -189,15 +190,6 @@ def _alike(now: Any, then: Any) -> bool:
         except ValueError:
             return False
     return now == then
-
-
-def _select(values: Any, name: str) -> Any:
-    """The value at a dotted name; None where there is none."""
-    for key in name.split("."):
-        if not isinstance(values, Mapping) or key not in values:
-            return None
-        values = values[key]
-    return values
 
 
 def _withdrawn(book: Book, history: History) -> dict[Version, float]:

@@ -179,6 +179,8 @@ def load_imagenet(classifier: SuccessClassifier) -> str:
         reason = "this backbone has none" if file is None else f"no file {file.name} in torch's cache or a package"
         progress.log(f"{name} starts without ImageNet weights: {reason}")
         return f"none ({reason})"
+    # The one pickle that is read: both are published in no other format. It comes from torch's own cache or an
+    # installed package, never from a dataset or a model, and `weights_only` refuses everything but tensors.
     weights = torch.load(file, map_location="cpu", weights_only=True)
     inner = classifier.backbone.network if isinstance(classifier.backbone, _Features) else classifier.backbone
     wanted = inner.state_dict()

@@ -14,7 +14,8 @@ from world4rl.errors import DataError
 from world4rl.files import locked, write_text
 from world4rl.paths import Paths
 from world4rl.provenance import keys
-from world4rl.provenance.records import Chain, Digest, Predicate, Record, Subject
+from world4rl.provenance.document import Digest
+from world4rl.provenance.records import Chain, Predicate, Record, Subject
 
 
 class Decision(Predicate):

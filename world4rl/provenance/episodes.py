@@ -8,25 +8,20 @@ names; the decision, which is signed, vouches for that one.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 
 from world4rl.errors import DataError
 from world4rl.files import write_text
 from world4rl.paths import Paths
 from world4rl.provenance.decisions import Decisions
 from world4rl.provenance.digests import digest_bytes, digest_file
+from world4rl.provenance.document import Digest, Frozen
 from world4rl.provenance.statement import Statement
 
-Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
-
-class _Frozen(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class MemberEpisode(_Frozen):
+class MemberEpisode(Frozen):
     """An episode of a set.
 
     Attributes:
@@ -46,7 +41,7 @@ class MemberEpisode(_Frozen):
     split: str
 
 
-class EpisodeSet(_Frozen):
+class EpisodeSet(Frozen):
     """The episodes of one dataset in one store.
 
     Attributes:

@@ -12,28 +12,24 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from world4rl.errors import DataError
 from world4rl.files import write_text
 from world4rl.paths import ROLES, Paths, Role
 from world4rl.provenance.digests import digest_bytes, digest_json, merkle_root
+from world4rl.provenance.document import Digest, Frozen
 from world4rl.provenance.statement import Statement
 
 REMAKE = "`world4rl manifests` makes manifests again from data/accepted; records come back from the lineage branch"
 ID_DIGITS = 16  # of a dataset's digest that make up its id
 RESTORE = "restore it from the lineage branch: git checkout refs/world4rl/lineage -- data/accepted"
 ROLE_MANIFEST = "manifest.json"  # in the folder of a task's datasets in a role
-Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class LandedEpisode(_Frozen):
+class LandedEpisode(Frozen):
     """An accepted episode.
 
     Attributes:
@@ -53,7 +49,7 @@ class LandedEpisode(_Frozen):
     waived: tuple[str, ...] = ()
 
 
-class Acceptance(_Frozen):
+class Acceptance(Frozen):
     """An accepted dataset.
 
     Attributes:
@@ -74,7 +70,7 @@ class Acceptance(_Frozen):
     derived_from: Digest | None = None
 
 
-class ManifestDataset(_Frozen):
+class ManifestDataset(Frozen):
     """A dataset in a manifest, with those of its episodes that belong there."""
 
     id: str
@@ -83,7 +79,7 @@ class ManifestDataset(_Frozen):
     episodes: tuple[LandedEpisode, ...]
 
 
-class RoleManifest(_Frozen):
+class RoleManifest(Frozen):
     """The landed episodes of a task in a role.
 
     Attributes:
@@ -100,7 +96,7 @@ class RoleManifest(_Frozen):
         return tuple(episode for dataset in self.datasets for episode in dataset.episodes)
 
 
-class Manifest(_Frozen):
+class Manifest(Frozen):
     """The landed episodes of a task, a role at a time."""
 
     format: Literal[1] = 1

@@ -13,24 +13,17 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError
 
 from world4rl.errors import DataError
 from world4rl.files import locked, write_text
 from world4rl.provenance.digests import digest_bytes
+from world4rl.provenance.document import Digest, Frozen
 
 GENESIS = "0" * 64  # what the first record names as the one before it
 NAME = re.compile(r"(\d{8})-([0-9a-f]{16})\.json")
-
-Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-
-
-class Frozen(BaseModel):
-    """A part of a record: read only, and nothing in it that is not declared."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Subject(Frozen):
@@ -76,7 +69,7 @@ class Code(Frozen):
     dirty: bool
     digest: str
     lock: Digest | None
-    modules: dict[str, str] = {}
+    modules: dict[str, str] = Field(default_factory=dict)
 
 
 class Run(Predicate):
@@ -102,7 +95,7 @@ class Run(Predicate):
     command: str
     inputs: tuple[Subject, ...]
     outputs: tuple[Subject, ...]
-    episodes: dict[str, tuple[Digest, ...]] = {}
+    episodes: dict[str, tuple[Digest, ...]] = Field(default_factory=dict)
     parameters: dict[str, Any]
     code: Code
     machine: dict[str, Any]
