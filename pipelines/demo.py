@@ -29,7 +29,6 @@ from world4rl.progress import duration
 
 ROOT = Path(__file__).resolve().parents[1]
 INTERRUPTED = 130
-JUDGED = ("refined", "evaluation")  # a champion needs trials of its own: the daemon's runs have it challenged
 PATIENCE = 30.0  # seconds that interrupted stages get to stop
 LEAST_P = 0.001  # that is printed as a number
 
@@ -66,7 +65,7 @@ def walk(root: Path) -> int:
         try:
             lanes.run([Order("collect", task) for task in tasks])
             lanes.run([Order("imagine", None)])
-            unmet = lanes.run([Order("refine", task, JUDGED) for task in tasks], report_checks=True)
+            unmet = lanes.run([Order("refine", task) for task in tasks], report_checks=True)
             lanes.run([Order("write_report", None)])
         except KeyboardInterrupt:
             display.say("stopping")

@@ -1,8 +1,8 @@
-"""The four passages of the lineage, and what follows from it: who is champion.
+"""The passages of the lineage: four that make what `dvc.yaml` names, and one that decides who is champion.
 
-One run serves one task, or all of them together: so the lineage is walked in four jobs, of which the first and the
-third run once a task. Within a run the stages follow each other in one process. The only branch (random rollouts) is
-short, and a process a step would spend two seconds on imports each time.
+One run serves one task, or all of them together: so the lineage is walked in five jobs, three of which run once a
+task. Within a run the stages follow each other in one process. The only branch (random rollouts) is short, and a
+process a step would spend two seconds on imports each time.
 
 Runs that wait go by priority: what has begun is ended before something else begins, so evaluation and report come
 before training, and taking a landed dataset (`pipelines.landing`), which takes seconds, before all of them.
@@ -48,12 +48,30 @@ IMAGINE = _passage(
 )
 REFINE = _passage(
     "refine",
-    AssetSelection.keys("refined").downstream() - AssetSelection.keys("report"),
+    "key:refined+ and not (key:report or key:champion+)",
     REFINING,
     "Refinement in imagination, the simulator's verdict and what follows from it, for one task.",
 )
+# On its own, so that no blocking check of the run before stops it: a challenger that a check does not pass is kept back
+# by a signed decision that says so.
+PROMOTE = _passage("promote", "key:champion+", SHOWING, "The refined policy challenges the champion, for one task.")
 REPORT = _passage("write_report", "key:report", SHOWING, "The report over all tasks.")
-JOBS = (COLLECT, IMAGINE, REFINE, REPORT)
+JOBS = (COLLECT, IMAGINE, REFINE, PROMOTE, REPORT)
+
+
+@dataclass(frozen=True)
+class Other:
+    """An asset of the lineage that is no step.
+
+    Attributes:
+        key: Its key.
+        steps: That it is made from, directly or through other assets that are no steps.
+        sources: What it is made from directly, and whether that has a partition a task.
+    """
+
+    key: AssetKey
+    steps: frozenset[str]
+    sources: Mapping[AssetKey, bool]
 
 
 @dataclass(frozen=True)
@@ -63,13 +81,13 @@ class Passage:
     Attributes:
         job: Its name.
         steps: Asset keys of its steps of `dvc.yaml`, by step.
-        others: Its assets that are no steps, with the steps of the passage that each is made from.
+        others: Its assets that are no steps.
         tasks: Its partitions; (None,) where it serves all tasks.
     """
 
     job: str
     steps: Mapping[str, AssetKey]
-    others: Mapping[AssetKey, frozenset[str]]
+    others: tuple[Other, ...]
     tasks: tuple[str | None, ...]
 
 
@@ -86,18 +104,23 @@ def passages(assets: Iterable[AssetsDefinition], steps: Mapping[AssetKey, str]) 
     for job in JOBS:
         selected = job.selection.resolve(definitions, allow_missing=True)
         keys = [key for key in specs if key in selected]
-        if not keys:  # a translator renamed them: its owner has jobs of their own
+        if not keys:  # a translator renamed them, or there are none: their owner has jobs of their own
             continue
         own = {steps[key]: key for key in keys if key in steps}
         partitions = [specs[key].partitions_def for key in keys]
         tasks = partitions[0].get_partition_keys() if partitions[0] is not None else [None]
-        others = {key: _steps_before(key, specs, steps) & own.keys() for key in keys if key not in steps}
+        others = tuple(_other(key, specs, steps) for key in keys if key not in steps)
         found.append(Passage(job.name, own, others, tuple(tasks)))
     return found
 
 
+def _other(key: AssetKey, specs: Mapping[AssetKey, AssetSpec], steps: Mapping[AssetKey, str]) -> Other:
+    direct = [dep.asset_key for dep in specs[key].deps if dep.asset_key in specs]
+    sources = {source: specs[source].partitions_def is not None for source in direct}
+    return Other(key, _steps_before(key, specs, steps), sources)
+
+
 def _steps_before(key: AssetKey, specs: Mapping[AssetKey, AssetSpec], steps: Mapping[AssetKey, str]) -> frozenset[str]:
-    """Steps that an asset is made from, directly or through assets that are no steps."""
     found = set[str]()
     for dep in specs[key].deps:
         if dep.asset_key in steps:

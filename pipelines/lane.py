@@ -38,12 +38,10 @@ class Order:
     Attributes:
         job: Name of the job.
         partition: Its partition; None for a job without partitions.
-        assets: Keys of those of its assets that it shall bring up to date; all of them where it names none.
     """
 
     job: str
     partition: str | None
-    assets: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -184,7 +182,7 @@ class _Desk:
 
     def execute(self, definitions: Definitions, order: Order) -> Done:
         """Runs in the main thread, where Dagster hears interrupts."""
-        from dagster import AssetKey, DagsterExecutionInterruptedError
+        from dagster import DagsterExecutionInterruptedError
 
         from pipelines.instance import owner_tag
 
@@ -195,7 +193,6 @@ class _Desk:
                 run_config=QUIET,
                 instance=self._instance,
                 partition_key=order.partition,
-                asset_selection=[AssetKey(key) for key in order.assets] or None,
                 raise_on_error=False,
                 tags=owner_tag(),
             )

@@ -28,7 +28,7 @@ from assets import showing
 from assets.dvc_project import DvcProject, Recorded
 from assets.plan import Plan, Planned, gathered, make_plan
 from pipelines.attempts import KEY_TAG, Standing, standing
-from pipelines.jobs import EVALUATING, PRIORITY_TAG, SHOWING, Passage
+from pipelines.jobs import EVALUATING, PRIORITY_TAG, SHOWING, Other, Passage
 from world4rl.config import Params, Retraining, load_params
 from world4rl.evaluation.gates import GATES
 from world4rl.landing.gathered import due
@@ -121,7 +121,7 @@ class _Group:
     passage: Passage
     task: str | None
     planned: list[Planned] = dataclass_field(default_factory=list)
-    others: list[AssetKey] = dataclass_field(default_factory=list)
+    others: list[Other] = dataclass_field(default_factory=list)
 
     @property
     def name(self) -> str:
@@ -183,11 +183,11 @@ class Retrainer:
         """The plan for everything, and assets that are no stages and do not have what they are made from now."""
         plan = make_plan(self._project())
         behind = [
-            _asset_name(key, task)
+            _asset_name(other.key, task)
             for passage in self.passages
             for task in passage.tasks
-            for key in passage.others
-            if self._is_behind(instance, passage, key, task)
+            for other in passage.others
+            if self._is_behind(instance, other, task)
         ]
         return plan, behind
 
@@ -272,7 +272,7 @@ class Retrainer:
         held, stopped = set[str](), list[str]()
         while True:
             plan = make_plan(project, tasks=opened.tasks, held=held)
-            groups = self._groups(instance, plan, opened)
+            groups = self._groups(instance, project, plan, opened)
             found = [
                 (group, self._standing(instance, project, recorded, group, groups, opened, now)) for group in groups
             ]
@@ -287,7 +287,7 @@ class Retrainer:
             return Tick(requests, "", memory.model_copy(update={"quiet": None}), plan)
         waiting = [f"{group.name} {at.why}" for group, at in found]
         blocked = [f"{p.stage.name} is held back: {'; '.join(p.reasons)}" for p in plan.of("blocked")]
-        rest = [*waiting, *stopped, *blocked, *self._blocked_others(instance, plan, opened)]
+        rest = [*waiting, *stopped, *blocked, *self._blocked_others(instance, project, plan, opened)]
         if not rest:
             why = "; ".join([f"done: {opened.why}", *notes])
             return Tick((), why, memory.model_copy(update={"round": None, "quiet": None}))
@@ -314,9 +314,9 @@ class Retrainer:
         key = self._key(project, recorded, group)
         return standing(instance, group.passage.job, group.task, key, since=opened.since, now=now)
 
-    def _groups(self, instance: DagsterInstance, plan: Plan, opened: Round) -> list[_Group]:
+    def _groups(self, instance: DagsterInstance, project: DvcProject, plan: Plan, opened: Round) -> list[_Group]:
         """What there is to do, a passage and task at a time."""
-        found = []
+        found, going = [], {planned.stage.name for planned in plan.going}
         for passage in self.passages:
             for task in passage.tasks:
                 group = _Group(
@@ -324,11 +324,12 @@ class Retrainer:
                     task,
                     [p for p in plan.going if p.stage.step in passage.steps and p.stage.task == task],
                 )
-                going = {planned.stage.step for planned in group.planned}
-                for key, steps in passage.others.items():
-                    ready = self._wanted(opened, task) and self._is_behind(instance, passage, key, task)
-                    if steps & going or (ready and not self._obstacles(key, steps, task)):
-                        group.others.append(key)
+                for other in passage.others:
+                    before = _stage_names(project, other.steps, task)
+                    behind = self._wanted(opened, task) and self._is_behind(instance, other, task)
+                    ready = behind and not before & going and not self._obstacles(other, task)
+                    if ready or before.intersection(group.stages):
+                        group.others.append(other)
                 if group.planned or group.others:
                     found.append(group)
         return found
@@ -336,40 +337,39 @@ class Retrainer:
     def _wanted(self, opened: Round, task: str | None) -> bool:
         return opened.tasks is None or task is None or task in opened.tasks
 
-    def _obstacles(self, key: AssetKey, steps: Iterable[str], task: str | None) -> list[str]:
+    def _obstacles(self, other: Other, task: str | None) -> list[str]:
         """Checks that hold up an asset that is no stage."""
         bounds = load_params(self.paths.params).gates
         return [
             f"check {gate.name} of {gate.step}: {why}"
             for gate in GATES
-            if gate.step in steps
-            and key.path[-1] not in gate.spares
+            if gate.step in other.steps
+            and other.key.path[-1] not in gate.spares
             and (why := gate.failure(self.paths, bounds, task)) is not None
         ]
 
-    def _blocked_others(self, instance: DagsterInstance, plan: Plan, opened: Round) -> list[str]:
+    def _blocked_others(self, instance: DagsterInstance, project: DvcProject, plan: Plan, opened: Round) -> list[str]:
         going = {planned.stage.name for planned in plan.going}
         return [
-            f"{_asset_name(key, task)} is held back: {'; '.join(obstacles)}"
+            f"{_asset_name(other.key, task)} is held back: {'; '.join(obstacles)}"
             for passage in self.passages
             for task in passage.tasks
             if self._wanted(opened, task)
-            for key, steps in passage.others.items()
-            if not any(_stage_name(step, task) in going for step in steps)
-            and self._is_behind(instance, passage, key, task)
-            and (obstacles := self._obstacles(key, steps, task))
+            for other in passage.others
+            if not _stage_names(project, other.steps, task) & going
+            and self._is_behind(instance, other, task)
+            and (obstacles := self._obstacles(other, task))
         ]
 
-    def _is_behind(self, instance: DagsterInstance, passage: Passage, key: AssetKey, task: str | None) -> bool:
+    def _is_behind(self, instance: DagsterInstance, other: Other, task: str | None) -> bool:
         """Whether an asset that is no stage was not made from the newest of what it is made from."""
-        own = _newest(instance, key, task)
-        for step in passage.others[key]:
-            source = passage.steps[step]
-            made = _newest(instance, source, task)
+        own = _newest(instance, other.key, task)
+        for source, partitioned in other.sources.items():
+            made = _newest(instance, source, task if partitioned else None)
             if made is None:
                 continue
             version = made.get(DATA_VERSION_TAG, "")
-            if task is not None:  # Dagster sums the versions of the partitions up, also of a single one
+            if partitioned:  # Dagster sums the versions of the partitions up, also of a single one
                 version = digest_bytes(version.encode())
             if own is None or own.get(INPUT_VERSION_TAG + source.to_user_string()) != version:
                 return True
@@ -382,7 +382,9 @@ class Retrainer:
         """
         stages = [project.stage(step, group.task) for step in group.passage.steps]
         own = {stage.name for stage in stages}
-        inputs = {name for stage in stages for name in stage.upstream} - own
+        inputs = {name for stage in stages for name in stage.upstream}
+        inputs |= {name for other in group.others for name in _stage_names(project, other.steps, group.task)}
+        inputs -= own
         sources = {path: project.root / path for stage in stages for path in stage.sources}
         return digest_json(
             {
@@ -421,7 +423,8 @@ def _before(group: _Group, groups: Sequence[_Group]) -> list[str]:
 
 
 def _request(group: _Group, opened: Round, at: Standing) -> RunRequest:
-    keys = [*(group.passage.steps[planned.stage.step] for planned in group.planned), *group.others]
+    keys = [group.passage.steps[planned.stage.step] for planned in group.planned]
+    keys += [other.key for other in group.others]
     said = "; ".join(
         f"{planned.stage.name} {planned.action}: {', '.join(planned.reasons)}" for planned in group.planned
     )
@@ -445,12 +448,13 @@ def _newest(instance: DagsterInstance, key: AssetKey, task: str | None) -> Mappi
     return None if made is None else made.tags or {}
 
 
-def _stage_name(step: str, task: str | None) -> str:
-    return step if task is None else f"{step}@{task}"
+def _stage_names(project: DvcProject, steps: Iterable[str], task: str | None) -> set[str]:
+    """The stages of steps that concern a task, those that serve all tasks included."""
+    return {name for step in steps for name in (step, f"{step}@{task}") if name in project.stages}
 
 
 def _asset_name(key: AssetKey, task: str | None) -> str:
-    return _stage_name(key.to_user_string(), task)
+    return key.to_user_string() if task is None else f"{key.to_user_string()}@{task}"
 
 
 def _cut(text: str) -> str:

@@ -87,6 +87,11 @@ class Visit:
         )
         wait_for(f"a verdict about {dataset.name}", lambda: self.state(dataset.name) not in ON_THEIR_WAY, 300)
 
+    def wait_for_champion(self, task: str) -> None:
+        """Waits until the daemon has had a task's policy promoted and does nothing more."""
+        wait_for(f"a champion of {task}", self.paths.challenge_report(task).exists, 600)
+        wait_for("the end of all runs", lambda: not self.live.runs(*UNFINISHED), 400)
+
     def state(self, name: str) -> str | None:
         """What the ledger says of a dataset; None where it was not seen yet."""
         events = self.events(name)

@@ -3,10 +3,14 @@
 The pictures in docs/images come from here: `pytest tests/browser --pictures docs/images`.
 """
 
+from pathlib import Path
+
 import pytest
 
 from tests.browser.site import Visit
 from world4rl.config import load_profile
+from world4rl.paths import Paths
+from world4rl.provenance.decisions import Decisions, Promotion
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -17,7 +21,8 @@ TASK = load_profile("ci").tasks[0]
 def visit(request, tmp_path_factory):
     from tests.pipelines.conftest import build_toy
 
-    toy = build_toy(tmp_path_factory.mktemp("site") / "project")
+    toy = build_toy(tmp_path_factory.mktemp("site") / "project", Path(__file__).with_name("drawn_challenge.py"))
+    toy.set("retraining/episodes", 2)
     pictures = request.config.getoption("pictures") or tmp_path_factory.mktemp("pictures")
     with Visit(toy.root, pictures) as visit:
         visit.toy = toy
@@ -62,3 +67,16 @@ def test_a_dataset_that_lands_is_accepted_and_shown(visit, record, tmp_path):
     visit.picture("ui-manifest")
     assert "2 episodes accepted" in "".join(str(event.detail) for event in visit.events("monday"))
     visit.open_tick("landing", "nothing to take: 0 datasets are on their way, 1 are settled")
+
+
+def test_the_dataset_that_landed_becomes_a_champion_by_itself(visit):
+    """Nobody touches anything: the batch is full, so the sensor retrains, and the gate decides."""
+    visit.wait_for_champion(TASK)
+    assert {f"landed@{TASK}", f"bc@{TASK}", "world_model", f"refined@{TASK}"} <= set(visit.toy.ran())
+    (decision,) = Decisions(Paths(visit.toy.root)).read()
+    assert isinstance(decision.predicate, Promotion)
+    said = visit.go(f"/assets/champion?view=partitions&partition={TASK}", "promoted", "interval", "decision")
+    assert decision.predicate.policy in said
+    visit.picture("ui-champion")
+    visit.open_tick("batch_policy", "done: ")
+    visit.picture("ui-retrained")

@@ -63,13 +63,18 @@ from pathlib import Path
 
 from pipelines.definitions import build_defs
 
-defs = build_defs(root=Path(__file__).resolve().parent, challenge=(sys.executable, "toy_challenge.py"))
+defs = build_defs(root=Path(__file__).resolve().parent, challenge=(sys.executable, "challenge.py"))
 """
 WORKSPACE = {"load_from": [{"python_file": {"relative_path": "definitions.py", "location_name": "world4rl"}}]}
 
 
-def build_toy(root: Path) -> Toy:
-    """Makes the project in a new folder."""
+def build_toy(root: Path, challenge: Path = HERE / "toy_challenge.py") -> Toy:
+    """Makes the project in a new folder.
+
+    Args:
+        root: The folder.
+        challenge: A script that stands in for `world4rl challenge`.
+    """
     root.mkdir(parents=True)
     definition = yaml.safe_load((ROOT / "dvc.yaml").read_text())
     for name, stage in definition["stages"].items():
@@ -83,7 +88,7 @@ def build_toy(root: Path) -> Toy:
     (root / "definitions.py").write_text(DEFINITIONS)
     (root / "workspace.yaml").write_text(yaml.safe_dump(WORKSPACE))
     shutil.copy(HERE / "toy_stage.py", root)
-    shutil.copy(HERE / "toy_challenge.py", root)
+    shutil.copy(challenge, root / "challenge.py")
     shutil.copy(ROOT / ".gitignore", root)
     shutil.copytree(ROOT / ".dvc", root / ".dvc", ignore=shutil.ignore_patterns("cache", "tmp", "config.local"))
     subprocess.run(["git", "init", "-q"], cwd=root, check=True)

@@ -37,6 +37,7 @@ ONE, OTHER = load_profile("ci").tasks
 SHARED = {"world_model", "success_classifier", "fidelity", "report"}
 OF_A_TASK = ("landed", "demo_store", "bc", "policy_rollouts", "rollout_store", "refined", "evaluation")
 HOUR = 3600.0
+CHALLENGE = (sys.executable, "challenge.py")
 now = time.time
 
 
@@ -61,9 +62,9 @@ class Site:
         monkeypatch.setattr(automation, "now", lambda: now() + self.later)
         self.load()
 
-    def load(self, *more_assets: AssetsDefinition) -> None:
+    def load(self, more_assets: Sequence[AssetsDefinition] = (), challenge: Sequence[str] | None = None) -> None:
         """Loads the code location anew."""
-        self.definitions: Definitions = build_defs(root=self.toy.root, more_assets=more_assets, challenge=None)
+        self.definitions: Definitions = build_defs(root=self.toy.root, more_assets=more_assets, challenge=challenge)
 
     def land(self, task: str, episodes: int = 1, role: Any = "expert") -> str:
         return accept(self.toy.root, task, episodes, role=role, at=now() + self.later)
@@ -336,25 +337,62 @@ def test_what_is_made_from_the_evaluation_follows_it_by_itself(site: Site) -> No
         partitions_def=site.definitions.resolve_asset_graph().get(AssetKey("evaluation")).partitions_def,
         deps=["evaluation"],
     )
-    def champion(context):
+    def notice(context):
         attempts.append(context.partition_key)
         assert len(attempts) > 1, "the first attempt fails"
 
-    site.load(champion)
+    site.load([notice])
     site.land(ONE, 5)
     site.make(site.tick())
     site.make(site.tick())
     (request,) = site.tick()
-    assert {key.to_user_string() for key in request.asset_selection or ()} == {"refined", "evaluation", "champion"}
+    assert {key.to_user_string() for key in request.asset_selection or ()} == {"refined", "evaluation", "notice"}
     assert site.execute([request]) == [False]
     site.make(site.tick())  # the report does not need it
     assert site.tick() == []
     (request,) = site.tick(seconds=BACK_OFF[0])
-    assert (request.partition_key, request.asset_selection) == (ONE, [AssetKey("champion")])
+    assert (request.partition_key, request.asset_selection) == (ONE, [AssetKey("notice")])
     assert site.execute([request]) == [True]
     assert site.tick() == []
     assert str(site.why).startswith("done: ")
     assert attempts == [ONE, ONE]
+
+
+def test_a_challenger_that_a_check_does_not_pass_is_judged_all_the_same(site: Site) -> None:
+    """So that a signed decision says why it is not champion."""
+    site.toy.set("behaviour_cloning/width", 13)  # the toy's policy of that width gets worse
+    site.toy.set("gates/refined_margin", 0.0)
+    site.load(challenge=CHALLENGE)
+    site.retrain()
+    requests = site.tick()
+    while asked(requests) != [("refine", ONE), ("refine", OTHER)]:
+        site.make(requests)
+        requests = site.tick()
+    assert site.execute(requests) == [False, False], "the check is blocking"
+    requests = site.tick()
+    assert asked(requests) == [("promote", ONE), ("promote", OTHER), ("write_report", None)]
+    assert {request.tags["dagster/priority"] for request in requests if request.job_name == "promote"} == {"40"}
+    assert site.execute(requests) == [True] * 3
+    assert site.tick() == []
+    assert str(site.why).startswith("done: ")
+    site.land(ONE, 5)
+    assert asked(site.tick()) == [("collect", ONE)], "nobody is challenged before the new policy is there"
+
+
+def test_what_follows_from_an_asset_that_is_no_stage_follows_too_and_once(site: Site) -> None:
+    tasks = site.definitions.resolve_asset_graph().get(AssetKey("evaluation")).partitions_def
+
+    @asset(partitions_def=tasks, deps=["evaluation"])
+    def notice(): ...
+
+    @asset(partitions_def=tasks, deps=[notice])
+    def letter(): ...
+
+    site.load([notice, letter])
+    site.toy.set("evaluation/trials", 7)
+    site.retrain()
+    assert site.go_on(through_dagster=True) == [("refine", ONE), ("refine", OTHER), ("write_report", None)]
+    assert str(site.why).startswith("done: ")
 
 
 def test_trials_go_before_training(site: Site) -> None:

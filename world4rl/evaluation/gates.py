@@ -42,7 +42,7 @@ class Gate:
         description: What must hold, in a sentence.
         judge: Called with the files, the bounds and the task or None.
         holds: Steps that it holds up beside those that are made from its own.
-        spares: Steps made from its own that it does not hold up.
+        spares: Steps and other assets made from its own that it does not hold up.
     """
 
     name: str
@@ -154,12 +154,13 @@ GATES = (
         "The world model predicts better than repeating the last frame, at every horizon.",
         _beats_copying,
         holds=("refined",),  # nothing practises in a world model that is no better than a still picture
+        spares=("champion",),  # there it is a veto: the challenger is kept back, on record
     ),
     Gate(
         "refined_not_worse_than_bc",
         "evaluation",
         "Refinement did not make the policy worse in the simulator.",
         _not_worse,
-        spares=("report",),  # it tells people of it
+        spares=("report", "champion"),  # one tells people of it; the other decides by trials of its own
     ),
 )
