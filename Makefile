@@ -1,11 +1,12 @@
 # Each target sets everything up first; that ends at once when nothing changed.
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test programs ui lint typecheck params lock clean benchmark-demo benchmark-windows \
-  benchmark-audit benchmark-landing
+  benchmark-audit benchmark-landing benchmark-orchestration
 .NOTPARALLEL:
 
 BIN := $(CURDIR)/.venv/bin
 PROFILE ?= demo
+WORKERS ?= 4# of the tests: more than cores, since many of them wait for servers
 
 # Bytecode makes every start several times faster; libraries that report home stay quiet.
 unexport PYTHONDONTWRITEBYTECODE
@@ -27,7 +28,7 @@ programs: # what only the tests start: PostgreSQL's server and a browser
 	@scripts/setup.sh tests
 
 test: programs lint typecheck ## Lint, type check, and run all tests
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 ui: setup ## Open the Dagster UI on loopback
 	@$(BIN)/python -m pipelines.ui
@@ -56,6 +57,9 @@ benchmark-audit: setup ## Seconds of each question of the audit, over 100,000 ep
 
 benchmark-landing: setup ## A look at a landing folder of 10,000 settled datasets
 	$(BIN)/python -m benchmarks.landing
+
+benchmark-orchestration: setup ## What Dagster and DVC cost beside the work
+	$(BIN)/python -m benchmarks.orchestration
 
 clean: ## Remove the environment and caches; data, models and reports stay
 	rm -rf .venv .tools .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info lerobot_policy_world4rl/*.egg-info

@@ -34,6 +34,25 @@ if "mujoco" not in sys.modules:  # must be chosen before the first import
     use_rendering_backend()
 
 
+# What takes longest begins first, or one process would work on it alone in the end.
+LONGEST = (
+    "test_end_to_end.py",
+    "test_postgres.py",
+    "test_kills.py",
+    "test_ui.py",
+    "test_retraining.py",
+    "test_lineage.py",
+    "test_s3.py",
+    "test_reproducing.py",
+    "test_plan.py",
+    "test_paper_profile.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--pictures", type=Path, help="where screenshots of the UI go, e.g. docs/images")
 

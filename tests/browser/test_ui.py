@@ -23,6 +23,7 @@ def visit(request, tmp_path_factory):
 
     toy = build_toy(tmp_path_factory.mktemp("site") / "project", Path(__file__).with_name("drawn_challenge.py"))
     toy.set("retraining/episodes", 2)
+    toy.set("promotion/trials", 300)
     pictures = request.config.getoption("pictures") or tmp_path_factory.mktemp("pictures")
     with Visit(toy.root, pictures) as visit:
         visit.toy = toy

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.withdrawal.test_reach import digest, run
+from tests.withdrawal.test_reach import digest, folder, run
 from world4rl.errors import DataError
 from world4rl.files import write_json
 from world4rl.generations.comparing import as_json, compare_generations, lines, paired_bootstrap
@@ -49,7 +49,7 @@ def entry(error: float, *, success: bool = True, foretold: bool = True, source: 
 
 
 def measured(paths: Paths, model: int, episodes: dict[int, dict[str, Any]]) -> None:
-    write_json(paths.generation(digest(model)), {"episodes": {digest(key): value for key, value in episodes.items()}})
+    write_json(paths.generation(folder(model)), {"episodes": {digest(key): value for key, value in episodes.items()}})
 
 
 @pytest.fixture
@@ -59,17 +59,17 @@ def paths(tmp_path: Path) -> Paths:
     first, second = stored(paths, 1, 10, 70), stored(paths, 2, 4, 71)
     add(paths, run({}, {STORE: 1}, {STORE: (first,)}))
     trained = {"stage": "world_model", "ended": "2026-01-01T00:00:00Z"}
-    add(paths, run({"data/store": 91}, {"models/world_model": 11}), **trained)
+    add(paths, run({"data/store": digest(91)}, {"models/world_model": 11}), **trained)
     add(paths, run({}, {STORE: 2}, {STORE: (first, second)}))
-    add(paths, run({"data/store": 92}, {"models/world_model": 12, "reports/world_model.json": 5}), **trained)
-    add(paths, run({"data/store": 91}, {"models/world_model": 11}), **trained)
+    add(paths, run({"data/store": digest(92)}, {"models/world_model": 12, "reports/world_model.json": 5}), **trained)
+    add(paths, run({"data/store": digest(91)}, {"models/world_model": 11}), **trained)
     return paths
 
 
 def test_every_version_is_a_generation_once_with_what_it_was_made_of(paths: Paths) -> None:
     one, other = generations(paths)
-    assert (one.number, one.digest, one.episodes, one.policies) == (1, digest(11), {"policy": 10}, (digest(70),))
-    assert (other.number, other.digest, other.episodes) == (2, digest(12), {"policy": 14})
+    assert (one.number, one.digest, one.episodes, one.policies) == (1, folder(11), {"policy": 10}, (digest(70),))
+    assert (other.number, other.digest, other.episodes) == (2, folder(12), {"policy": 14})
     assert other.policies == (digest(70), digest(71))
     assert generations(Paths(paths.root / "elsewhere")) == []
 
@@ -99,7 +99,7 @@ def test_a_generation_of_which_nothing_was_kept_is_said_to_be_so(paths: Paths) -
     assert first.episodes is None
     assert (second.episodes, second.changes) == (1, {})
     assert "nothing of it was kept" in "\n".join(lines([first]))
-    paths.generation(digest(12)).write_text("{")
+    paths.generation(folder(12)).write_text("{")
     with pytest.raises(DataError, match="cannot be read"):
         compare_generations(paths, 0.95)
 

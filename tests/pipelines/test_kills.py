@@ -9,7 +9,7 @@ import pytest
 from benchmarks.kills import kill_at_random
 from pipelines.instance import POSTGRES
 
-KILLS = 3
+KILLS = 2
 
 
 @pytest.mark.slow

@@ -391,7 +391,8 @@ def test_what_follows_from_an_asset_that_is_no_stage_follows_too_and_once(site: 
     site.load([notice, letter])
     site.toy.set("evaluation/trials", 7)
     site.retrain()
-    assert site.go_on(through_dagster=True) == [("refine", ONE), ("refine", OTHER), ("write_report", None)]
+    work = [("imagine", None), ("refine", ONE), ("refine", OTHER), ("write_report", None)]
+    assert site.go_on(through_dagster=True) == work
     assert str(site.why).startswith("done: ")
 
 
