@@ -73,6 +73,18 @@ def test_nothing_of_a_person_who_withdrew_is_left(recorded: Lab) -> None:
     }
 
 
+def test_pictures_of_quarantined_episodes_go_too(lab: Lab) -> None:
+    """They show the same person; episodes that were never accepted have no digest that could be withdrawn."""
+    hers = lab.paths.picture(lab.accepted()["second"].digest, 7)
+    hers.parent.mkdir(parents=True, exist_ok=True)
+    hers.write_bytes(b"what the camera saw")
+    lab.paths.quarantine.parent.mkdir(parents=True, exist_ok=True)
+    lab.paths.quarantine.write_text("with her picture in it")
+    lab.withdraw(Request(operator=ADA))
+    assert not hers.exists()
+    assert "with her picture in it" not in lab.paths.quarantine.read_text()
+
+
 def test_one_episode_goes_and_the_others_stay_to_the_bit(lab: Lab) -> None:
     first = lab.accepted()["first"]
     second = lab.accepted()["second"]

@@ -15,6 +15,8 @@ from world4rl.landing.ledger import Ledger, Quarantined
 from world4rl.landing.pictures import drop_pictures
 from world4rl.landing.quarantine import when
 from world4rl.paths import Paths
+from world4rl.provenance.manifests import ID_DIGITS
+from world4rl.provenance.tombstones import read_tombstones
 
 MOST = 2000  # entries on the page; `world4rl quarantine list` has all
 MOST_PICTURES = 200  # of the latest entries: the page is one file
@@ -23,7 +25,7 @@ MOST_PICTURES = 200  # of the latest entries: the page is one file
 def write_page(root: Path, out: Path | None = None) -> Path:
     """Writes the page of all entries, the latest first, and of datasets that are held for their task.
 
-    An episode has a picture while its dataset lies in the landing folder.
+    An episode has a picture while its dataset lies in the landing folder, unless an episode of that was withdrawn.
 
     Args:
         root: Folder that holds `.landing`.
@@ -33,12 +35,14 @@ def write_page(root: Path, out: Path | None = None) -> Path:
         Where it was written.
 
     Raises:
-        DataError: the ledger cannot be used.
+        DataError: the ledger cannot be used, or the decisions were changed by somebody.
     """
     paths = Paths(root)
     ledger = Ledger(paths.ledger)
     arrivals = ledger.entries().values()
-    drop_pictures({entry.digest for entry in arrivals if entry.digest and entry.state != "gone"}, paths)
+    withdrawn = read_tombstones(paths).datasets
+    there = {entry.digest for entry in arrivals if entry.digest and entry.state != "gone"}
+    drop_pictures({digest for digest in there if digest[:ID_DIGITS] not in withdrawn}, paths)
     found = ledger.quarantined()[::-1]
     entries = [_view(entry, paths, number < MOST_PICTURES) for number, entry in enumerate(found[:MOST])]
     held = [ledger.events(entry.name)[-1] for entry in arrivals if entry.state == "held"]

@@ -18,6 +18,7 @@ from world4rl.landing.cutting import cut_accepted
 from world4rl.landing.door import door_options
 from world4rl.landing.inbox import Inbox
 from world4rl.landing.ledger import Ledger
+from world4rl.landing.page import write_page
 from world4rl.landing.take import place_copies
 from world4rl.paths import Paths
 from world4rl.provenance.episodes import EpisodeSet, all_episode_sets, redacted
@@ -104,6 +105,8 @@ def apply(stones: Tombstones, prepared: Mapping[str, Prepared], params: Params, 
         shutil.rmtree(folder)
     shutil.rmtree(paths.ledger.parent / "cutting", ignore_errors=True)
     _remove_abandoned(paths)
+    if stones.datasets and paths.quarantine.exists():
+        write_page(paths.root)  # without pictures of the datasets' quarantined episodes
 
 
 def _remove_abandoned(paths: Paths) -> None:
