@@ -1,12 +1,13 @@
 # Each target sets everything up first; that ends at once when nothing changed.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test programs ui lint typecheck params lock clean benchmark-demo benchmark-windows \
+.PHONY: help setup demo test test-live programs ui lint typecheck params lock clean benchmark-demo benchmark-windows \
   benchmark-audit benchmark-landing benchmark-orchestration
 .NOTPARALLEL:
 
 BIN := $(CURDIR)/.venv/bin
 PROFILE ?= demo
-WORKERS ?= 4# of the tests: more than cores, since many of them wait for servers
+WORKERS ?= 2# of the tests
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 # Bytecode makes every start several times faster; libraries that report home stay quiet.
 unexport PYTHONDONTWRITEBYTECODE
@@ -24,11 +25,14 @@ setup: ## Create .venv from requirements.lock and check that the machine can dra
 demo: setup ## Carry two tasks from demonstrations to refined policies and a report, through Dagster
 	@$(BIN)/python -m pipelines.demo
 
-programs: # what only the tests start: PostgreSQL's server and a browser
+programs: setup # what only the live tests start: PostgreSQL's server and a browser
 	@scripts/setup.sh tests
 
-test: programs lint typecheck ## Lint, type check, and run all tests
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+test: lint typecheck ## Lint, type check, and run the tests
+	$(PYTEST) -m 'not live'
+
+test-live: programs ## Run the tests that start servers or a browser, or kill processes
+	$(PYTEST) -m live
 
 ui: setup ## Open the Dagster UI on loopback
 	@$(BIN)/python -m pipelines.ui

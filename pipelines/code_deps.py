@@ -41,10 +41,9 @@ def code_of(command: str, root: Path = ROOT) -> list[str]:
             if name in found or name in PLUMBING:
                 continue
             found.add(name)
-            source = path.read_text(encoding="utf-8")
-            waiting += _imports(ast.parse(source), path.relative_to(root))
-            if "templates" in source:
-                found |= {file.relative_to(root).as_posix() for file in path.parent.glob("templates/*")}
+            tree = ast.parse(path.read_text(encoding="utf-8"))
+            waiting += _imports(tree, path.relative_to(root))
+            found |= {file.relative_to(root).as_posix() for file in _templates(tree, root)}
     return sorted(found)
 
 
@@ -56,6 +55,15 @@ def _files(module: str, root: Path) -> Iterator[Path]:
         for path in (folder / "__init__.py", folder.with_suffix(".py")):
             if path.is_file() and path.stat().st_size:
                 yield path
+
+
+def _templates(tree: ast.AST, root: Path) -> Iterator[Path]:
+    """Templates of the packages that a module names in a text, as `world4rl.pages` takes them."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            package = node.value.split(".")
+            if package[0] in PACKAGES and all(part.isidentifier() for part in package):
+                yield from root.joinpath(*package, "templates").glob("*")
 
 
 def _imports(tree: ast.AST, file: Path) -> Iterator[str]:

@@ -117,7 +117,7 @@ if [ "${1:-}" = tests ]; then
   has_browser || missing+=(chromium)
   if [ ${#missing[@]} -gt 0 ] && ! { install_programs "${missing[@]}" && has_postgres && has_browser; }; then
     fail "the tests need programs that are not here: ${missing[*]}" \
-      "install them (Debian: apt-get install ${missing[*]}) or say where they are: POSTGRES_BIN=/folder CHROMIUM=/path/to/program; \`pytest -m 'not servers and not browser'\` does without"
+      "install them (Debian: apt-get install ${missing[*]}) or say where they are: POSTGRES_BIN=/folder CHROMIUM=/path/to/program; \`make test\` does without"
   fi
   exit 0
 fi

@@ -1,6 +1,7 @@
 """What every test relies on: no network, no telemetry, one thread, the rendering backend that works here."""
 
 import atexit
+import gc
 import os
 import shutil
 import sys
@@ -51,6 +52,13 @@ LONGEST = (
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
+
+
+def pytest_collection_finish() -> None:
+    """What was imported lives to the end: to look through it for garbage in every test takes a tenth of the time."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

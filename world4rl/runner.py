@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import random
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -41,8 +42,7 @@ def run_stage(command: str, root: Path, params_file: Path, task: str | None = No
             machine.use_rendering_backend()
         visible = visible_params(params, stage, task)
         note = notes.begin(command_line(stage, task), visible_values(visible), root)
-        module, _, name = stage.function.partition(":")
-        function = getattr(importlib.import_module(module), name)
+        function = _load(stage)
         _seed(params.seed if "seed" in stage.sections else 0)
         arguments: list[Any] = [visible, Paths(root)]
         function(*arguments, *([task] if stage.per_task else []))
@@ -73,6 +73,22 @@ def prepared(command: str, root: Path, params_file: Path, task: str | None = Non
     with progress.session(command if task is None else f"{command} {task}"):
         signatures.use(params.signatures)
         yield params
+
+
+def _load(stage: Stage) -> Callable[..., object]:
+    """The stage's function.
+
+    What an import makes lives until the process ends. To look through these million objects for garbage, again and
+    again while they are made, and once more at the end, takes a second a stage: so they are kept out of it.
+    """
+    module, _, name = stage.function.partition(":")
+    gc.disable()
+    try:
+        function: Callable[..., object] = getattr(importlib.import_module(module), name)
+    finally:
+        gc.enable()
+    gc.freeze()
+    return function
 
 
 def command_line(stage: Stage, task: str | None) -> str:

@@ -12,7 +12,7 @@ from world4rl.config import load_profile
 from world4rl.paths import Paths
 from world4rl.provenance.decisions import Decisions, Promotion
 
-pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.live, pytest.mark.slow, pytest.mark.timeout(600)]
 
 TASK = load_profile("ci").tasks[0]
 

@@ -83,6 +83,14 @@ def test_code_is_what_the_imports_say() -> None:
     assert not wrong_steps(definition), "run `python -m pipelines.code_deps --write` and look at the change"
 
 
+def test_templates_are_code() -> None:
+    """A report that was drawn anew has another look."""
+    found = [name for name in code_of("report") if "/templates/" in name]
+    places = ("world4rl/evaluation", "world4rl/pages")
+    assert found == sorted(str(file.relative_to(ROOT)) for at in places for file in (ROOT / at).glob("templates/*"))
+    assert not [name for name in code_of("train-bc") if "/templates/" in name]
+
+
 def test_code_is_found_through_lazy_relative_and_package_imports(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

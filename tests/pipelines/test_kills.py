@@ -12,6 +12,7 @@ from pipelines.instance import POSTGRES
 KILLS = 2
 
 
+@pytest.mark.live
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_what_is_killed_goes_on_and_nothing_is_lost_or_doubled(tmp_path, monkeypatch):

@@ -226,6 +226,7 @@ def test_a_refined_policy_that_is_worse_fails_the_demo_but_not_its_report(done):
     assert (done.root / "reports" / "report.html").exists()
 
 
+@pytest.mark.live
 def test_an_interrupt_stops_the_trainer_and_the_next_walk_continues(done):
     done.set("world_model/batch_size", 3)
     done.wish(sleep={"world_model": 100})
@@ -245,6 +246,7 @@ def test_an_interrupt_stops_the_trainer_and_the_next_walk_continues(done):
     assert (done.root / ".runs" / "world_model" / "all" / "step").read_text() == "2"  # it found the state of the first
 
 
+@pytest.mark.live
 def test_a_killed_walk_leaves_no_trainer_behind_and_no_run_that_seems_to_go_on(done):
     done.set("world_model/batch_size", 3)
     done.wish(sleep={"world_model": 100})
@@ -259,6 +261,7 @@ def test_a_killed_walk_leaves_no_trainer_behind_and_no_run_that_seems_to_go_on(d
         assert not [run for run in instance.get_runs() if not run.is_finished]
 
 
+@pytest.mark.live
 def test_a_killed_step_takes_its_trainer_along(done):
     done.set("world_model/batch_size", 3)
     done.wish(sleep={"world_model": 100})
@@ -269,6 +272,7 @@ def test_a_killed_step_takes_its_trainer_along(done):
     assert_gone(trainer)
 
 
+@pytest.mark.live
 def test_a_stage_that_a_signal_killed_is_tried_again(done):
     done.set("world_model/batch_size", 3)
     done.wish(sleep={"world_model": 3})
@@ -280,6 +284,7 @@ def test_a_stage_that_a_signal_killed_is_tried_again(done):
     assert done.ran() == ["world_model", "world_model"]
 
 
+@pytest.mark.live
 def test_two_runs_of_one_stage_run_it_once(done):
     done.set("world_model/batch_size", 3)
     done.wish(sleep={"world_model": 8})
@@ -292,6 +297,7 @@ def test_two_runs_of_one_stage_run_it_once(done):
     assert done.ran() == ["world_model"]
 
 
+@pytest.mark.live
 def test_dvc_and_dagster_at_once_run_a_stage_once(done):
     done.set(f"task_parameters/{ONE}/demonstrations", 7)
     done.wish(sleep={"demos": 12})

@@ -17,7 +17,7 @@ from tests.pipelines.servers import PASSWORD, Postgres
 from tests.pipelines.test_lineage import MATERIALIZE, WALK
 from world4rl.config import load_profile
 
-pytestmark = [pytest.mark.servers, pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.live, pytest.mark.slow, pytest.mark.timeout(900)]
 
 ROOT = Path(__file__).resolve().parents[2]
 ONE, OTHER = load_profile("ci").tasks

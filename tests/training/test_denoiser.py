@@ -344,9 +344,10 @@ train(load_params(root / "params.yaml"), Paths(root))
 """
 
 
+@pytest.mark.live
 @pytest.mark.slow
 def test_survives_sigkill_with_the_same_bytes(make_root: Callable[[str], Paths], small_world_model: Settings):
-    settings = params(small_world_model(training_steps=40, checkpoint_steps=5))
+    settings = params(small_world_model(training_steps=16, checkpoint_steps=4))
     whole, killed = make_root("whole"), make_root("killed")
     for paths in (whole, killed):
         (paths.root / "params.yaml").write_text(dump_params(settings))

@@ -16,6 +16,8 @@ from tests.withdrawal.conftest import ADA, Lab, pictures_of
 from world4rl.provenance.decisions import Decisions, Withdrawal
 from world4rl.withdrawal import workspace
 
+pytestmark = pytest.mark.live
+
 
 class Killed(BaseException):
     """Ends the process as SIGKILL does, as far as the code can see: nothing handles it."""

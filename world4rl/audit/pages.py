@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-import jinja2
-
 from world4rl.audit.answers import MOST, Answer, Picture, Table, answer, cell, count, short
 from world4rl.audit.book import Book
 from world4rl.audit.picture import STATES, draw
@@ -15,6 +13,7 @@ from world4rl.audit.reach import starts_of
 from world4rl.audit.stale import find_stale, tell_stale
 from world4rl.audit.versions import History
 from world4rl.files import write_text
+from world4rl.pages import render
 
 
 def page(title: str, answers: Sequence[Answer], *, where: str, written: str) -> str:
@@ -26,18 +25,17 @@ def page(title: str, answers: Sequence[Answer], *, where: str, written: str) -> 
         where: Which repository this is about.
         written: When.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.ChoiceLoader(
-            [jinja2.PackageLoader("world4rl.audit"), jinja2.PackageLoader("world4rl.evaluation")]
-        ),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["cell"] = cell
-    return environment.get_template("page.html").render(
-        title=title, answers=answers, where=where, written=written, states=STATES, most=MOST
+    return render(
+        "page.html",
+        "world4rl.audit",
+        "world4rl.evaluation",
+        filters={"cell": cell},
+        title=title,
+        answers=answers,
+        where=where,
+        written=written,
+        states=STATES,
+        most=MOST,
     )
 
 

@@ -9,16 +9,15 @@ from __future__ import annotations
 import base64
 import importlib.metadata
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import pandas as pd
 from markupsafe import Markup
 
-from world4rl import machine, progress
+from world4rl import machine, pages, progress
 from world4rl.config import Params, dump_params
 from world4rl.envs.tasks import is_simulated
 from world4rl.errors import DataError
@@ -56,6 +55,13 @@ PACKAGES = (
     "world4rl", "torch", "diffusers", "torchvision", "lerobot", "metaworld", "mujoco", "gymnasium", "zarr", "numpy",
     "pandas", "pandera", "scipy", "dvc", "dagster",
 )  # fmt: skip
+FILTERS: dict[str, Callable[..., str]] = {
+    "pretty": wording.pretty,
+    "percent": percent,
+    "points": points,
+    "number": number,
+    "duration": progress.duration,
+}
 STAGE_NAMES = {
     "demos": "Record demonstrations",
     "demo_store": "Check and store demonstrations",
@@ -257,23 +263,12 @@ def render(params: Params, paths: Paths, findings: Findings, summary: Summary) -
     Raises:
         DataError: an image that the metrics name is missing.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("world4rl.evaluation"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "pretty": wording.pretty,
-        "percent": percent,
-        "points": points,
-        "number": number,
-        "duration": progress.duration,
-    }
     gain, interval = _overall(findings)
     evaluation = params.evaluation
-    return environment.get_template("report.html").render(
+    return pages.render(
+        "report.html",
+        "world4rl.evaluation",
+        filters=FILTERS,
         params=params,
         # In the order of their definition. What no stage reads (when to retrain, whom to trust) made nothing here.
         parameters=dump_params(Params.model_validate(params.model_dump()), STAGES["report"].sections),

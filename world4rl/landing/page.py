@@ -7,13 +7,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-import jinja2
-
 from world4rl.demos.checks import OVERRULABLE
 from world4rl.files import write_text
 from world4rl.landing.ledger import Ledger, Quarantined
 from world4rl.landing.pictures import drop_pictures
 from world4rl.landing.quarantine import when
+from world4rl.pages import render
 from world4rl.paths import Paths
 from world4rl.provenance.manifests import ID_DIGITS
 from world4rl.provenance.tombstones import read_tombstones
@@ -46,14 +45,9 @@ def write_page(root: Path, out: Path | None = None) -> Path:
     found = ledger.quarantined()[::-1]
     entries = [_view(entry, paths, number < MOST_PICTURES) for number, entry in enumerate(found[:MOST])]
     held = [ledger.events(entry.name)[-1] for entry in arrivals if entry.state == "held"]
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("world4rl.landing"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    page = environment.get_template("quarantine.html").render(
+    page = render(
+        "quarantine.html",
+        "world4rl.landing",
         held=[{"name": event.name, "detail": event.detail} for event in held],
         left_out=len(found) - len(entries),
         kept_out=[entry for entry in entries if entry["released"] is None],
