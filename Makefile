@@ -6,7 +6,7 @@
 
 BIN := $(CURDIR)/.venv/bin
 PROFILE ?= demo
-WORKERS ?= 2# of the tests
+WORKERS ?= 3# of the tests: some wait for processes of theirs
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 # Bytecode makes every start several times faster; libraries that report home stay quiet.

@@ -20,6 +20,7 @@ from typing import Any
 from assets.dvc_project import keep_in_cache, lock_of, md5_of, push_revision, stages_of
 from world4rl.errors import MachineError
 from world4rl.files import locked
+from world4rl.paths import Paths
 from world4rl.provenance.git import Git
 
 REF = "refs/world4rl/lineage"
@@ -186,7 +187,7 @@ def _accepted(root: Path, git: Git, blobs: Mapping[str, str]) -> list[str]:
 
 
 def _champions(root: Path) -> list[Path]:
-    found = (root / "models" / "champions").glob("*/*")
+    found = Paths(root).all_champions.glob("*/*")
     return sorted(path for path in found if path.is_dir() and not path.name.startswith("."))
 
 

@@ -6,6 +6,7 @@ that was killed anywhere leaves something that the same command finishes.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -22,6 +23,7 @@ from world4rl.errors import DataError
 from world4rl.files import locked
 from world4rl.landing.inbox import open_inbox
 from world4rl.paths import Paths
+from world4rl.promotion.champions import champion_folders
 from world4rl.promotion.history import History, read_history
 from world4rl.provenance import keys
 from world4rl.provenance.decisions import Decisions, Withdrawal
@@ -73,6 +75,7 @@ class Plan:
         folders: Of datasets and stores that leave the workspace.
         redacted: Episode sets without the names, by the digest of the original.
         objects: What leaves cache and remotes.
+        champions: Folders of former champions, made from these episodes, that leave the workspace.
         landing: Names of datasets in the landing folder that hold withdrawn episodes.
     """
 
@@ -87,12 +90,13 @@ class Plan:
     folders: Sequence[Path]
     redacted: dict[str, EpisodeSet] = field(repr=False)
     objects: Sequence[Found] = ()
+    champions: Sequence[Path] = ()
     landing: Sequence[str] = ()
 
     @property
     def empty(self) -> bool:
         """Whether there is nothing to do."""
-        return not (self.episodes or self.cuts or self.folders or self.redacted or self.objects)
+        return not (self.episodes or self.cuts or self.folders or self.redacted or self.objects or self.champions)
 
     def lines(self, request: Request) -> list[str]:
         """The plan for people."""
@@ -100,7 +104,8 @@ class Plan:
         for cut in self.cuts:
             rest = f"{len(cut.keep)} episodes live on in a new dataset" if cut.keep else "nothing of it stays"
             lines.append(f"  dataset {cut.acceptance.id} ({cut.acceptance.name}): {len(cut.gone)} go, {rest}")
-        lines += [f"folders that leave the workspace: {len(self.folders)}", *(f"  {path}" for path in self.folders)]
+        leaving = [*self.folders, *self.champions]
+        lines += [f"folders that leave the workspace: {len(leaving)}", *(f"  {path}" for path in leaving)]
         lines += [f"lists of episodes that lose their names: {len(self.redacted)}"]
         for found in self.objects:
             size = sum(found.bytes.values()) / 1e6
@@ -122,7 +127,7 @@ class Plan:
         return {
             "episodes": [one.digest for one in self.episodes],
             "datasets": [{"id": cut.acceptance.id, "kept": len(cut.keep), "gone": len(cut.gone)} for cut in self.cuts],
-            "folders": [str(path) for path in self.folders],
+            "folders": [str(path) for path in (*self.folders, *self.champions)],
             "redacted": sorted(self.redacted),
             "objects": {found.storage: dict(found.bytes) for found in self.objects},
             "affected": [{"path": path, "sha256": digest} for path, digest in self.affected],
@@ -196,8 +201,10 @@ class Withdrawals:
             redacted=workspace.nameless(sets, ids, staying + [cut.acceptance for cut in found if cut.keep]),
             landing=workspace.landing_copies(ids, self._inbox, self.paths) if ids else [],
         )
-        objects = self._objects(plan, {one.id for one in staying}, request.models, _relied_on(decided))
-        return replace(plan, objects=self.storages.find(objects))
+        relied_on = _relied_on(decided)
+        objects = self._objects(plan, {one.id for one in staying}, request.models, relied_on)
+        champions = self._champions(plan, relied_on) if request.models else []
+        return replace(plan, objects=self.storages.find(objects), champions=champions)
 
     def carry_out(self, request: Request, plan: Plan, *, by: str, because: str) -> None:
         """Carries a plan out.
@@ -274,7 +281,11 @@ class Withdrawals:
 
     def _purge(self, request: Request, landed: Sequence[str]) -> None:
         """Removes what is to go from the remotes and then from the cache, where a killed purge finds it again."""
-        for found in reversed(self.plan(Request(models=request.models)).objects):
+        plan = self.plan(Request(models=request.models))
+        for folder in plan.champions:
+            shutil.rmtree(folder)
+            progress.log(f"{folder} is removed")
+        for found in reversed(plan.objects):
             if found.storage in self.storages.remotes and landed:
                 self.storages.run("push", "-r", found.storage, *landed)
             self.storages.remove(found)
@@ -315,6 +326,11 @@ class Withdrawals:
         data = doomed(trees.values(), plan.stones.datasets, accepted, single)
         others = {part for name, tree in trees.items() if name not in made for part in tree.values()}
         return data | ({part for name in made for part in self.storages.parts(name)} - (others - data) - single)
+
+    def _champions(self, plan: Plan, relied_on: Collection[str]) -> list[Path]:
+        """Folders of champions that were made from withdrawn episodes, without those that somebody relies on."""
+        made = {digest for _, digest in plan.known.union(plan.affected)}
+        return champion_folders(self.paths, made.difference(relied_on))
 
     def _shows(self, path: str) -> bool:
         """Whether an artefact shows frames of episodes: film strips, and the page that has them inside."""

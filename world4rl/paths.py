@@ -61,9 +61,14 @@ class Paths:
         """Folder of the chain of promotions, rollbacks, deployments and withdrawals."""
         return self.root / "data" / "decisions"
 
+    @property
+    def all_champions(self) -> Path:
+        """Folder of the tasks' champions."""
+        return self.root / "models" / "champions"
+
     def champions(self, task: str) -> Path:
         """Folder that keeps every policy that was ever champion of a task, by the first 16 digits of its digest."""
-        return self.root / "models" / "champions" / task
+        return self.all_champions / task
 
     def challenge_report(self, task: str) -> Path:
         """JSON of what the last challenge of a task's champion came to."""

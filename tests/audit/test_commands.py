@@ -22,6 +22,12 @@ QUESTIONS = {
 }
 
 
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A path that is asked for is looked for here first, and this repository may have run its demo."""
+    monkeypatch.chdir(tmp_path)
+
+
 def ask(root: Path, *words: str) -> Result:
     return CliRunner().invoke(app, ["audit", *words, "--root", str(root)])
 

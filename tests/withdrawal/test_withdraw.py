@@ -12,6 +12,7 @@ import pytest
 from assets.withdrawing import Request
 from tests.withdrawal.conftest import ADA, BOB, TASK, Lab, pictures_of
 from world4rl.errors import ConfigError, DataError, MachineError
+from world4rl.promotion.champions import keep
 from world4rl.provenance.decisions import Decisions, Deployment, Withdrawal
 from world4rl.provenance.digests import digest_folder
 from world4rl.provenance.manifests import read_manifest, write_acceptance
@@ -132,14 +133,18 @@ def test_models_leave_only_when_asked_and_never_those_that_somebody_relies_on(re
     model = digest_folder(lab.paths.bc(TASK))
     deployment = Deployment(at="2026-01-01T00:00:00+00:00", by="b", because="c", robot="arm", task=TASK, policy=model)
     Decisions(lab.paths).add([], deployment, lab.root.parent / "private.pem")
+    champion = keep(lab.paths.bc(TASK), model, lab.paths, TASK)
     lab.withdraw(Request(operator=ADA))
     (decision,) = withdrawals(lab)
     assert decision.deployments == ({"robot": "arm", "task": TASK, "policy": model},)
-    assert not lab.plan(Request(models=True)).objects, "a robot runs it"
+    assert lab.plan(Request(models=True)).empty, "a robot runs it"
     Decisions(lab.paths).add([], deployment.model_copy(update={"policy": None}), lab.root.parent / "private.pem")
-    (cache, remote) = lab.plan(Request(models=True)).objects
-    assert (cache.storage, remote.storage) == ("cache", "store")
+    assert lab.plan(Request()).empty, "models were not asked for"
+    plan = lab.plan(Request(models=True))
+    assert [found.storage for found in plan.objects] == ["cache", "store"]
+    assert plan.champions == [champion]
     lab.withdraw(Request(models=True))
+    assert not champion.exists()
     assert lab.plan(Request(models=True)).empty
 
 

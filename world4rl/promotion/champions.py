@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Collection
 from pathlib import Path
 
 from world4rl.errors import ConfigError, DataError
@@ -18,6 +19,12 @@ from world4rl.provenance.records import Subject, subject
 def folder_of(paths: Paths, task: str, policy: str) -> Path:
     """Where the bytes of a champion lie."""
     return paths.champions(task) / policy[:DIGITS]
+
+
+def champion_folders(paths: Paths, policies: Collection[str]) -> list[Path]:
+    """The folders that hold the bytes of champions with these digests, sorted."""
+    names = {policy[:DIGITS] for policy in policies}
+    return sorted(folder for folder in paths.all_champions.glob("*/*") if folder.name in names)
 
 
 def subjects_of(paths: Paths, folder: Path) -> list[Subject]:
