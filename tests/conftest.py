@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import dvc.logger  # noqa: F401  # it writes to the standard error of its first import: not one that ends with a test
 import numpy as np
 import pytest
 from hypothesis import settings
