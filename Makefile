@@ -6,7 +6,7 @@
 
 BIN := $(CURDIR)/.venv/bin
 PROFILE ?= demo
-WORKERS ?= 3# of the tests: some wait for processes of theirs
+WORKERS ?= 2# of the tests
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 # Bytecode makes every start several times faster; libraries that report home stay quiet.

@@ -32,6 +32,7 @@ def test_a_trainer_killed_again_and_again_ends_with_the_same_bytes(tmp_path):
     assert not (tmp_path / "state").exists()
 
 
+@pytest.mark.live
 def test_killed_inside_a_save_a_whole_state_is_left_and_the_end_is_the_same(tmp_path):
     step_left = {
         "before save_file": 14,

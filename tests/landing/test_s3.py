@@ -19,6 +19,7 @@ from world4rl.landing.inbox import UPLOADING, Inbox
 from world4rl.landing.marker import MARKER
 from world4rl.provenance.manifests import read_manifest
 
+pytestmark = pytest.mark.live
 Record = Callable[..., Path]
 
 

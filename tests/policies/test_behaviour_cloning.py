@@ -172,6 +172,7 @@ train(load_params(root / "params.yaml"), Paths(root), sys.argv[2])
 """
 
 
+@pytest.mark.live
 def test_survives_sigkill_with_the_same_bytes(paths: Paths, tmp_path: Path, write_demonstrations: Write) -> None:
     params = load_profile("ci").model_copy(update={"behaviour_cloning": _params(training_steps=400).behaviour_cloning})
     train(params, paths, TASK)

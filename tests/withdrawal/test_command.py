@@ -67,6 +67,7 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     server.stop()
 
 
+@pytest.mark.live
 def test_objects_leave_an_s3_remote_too(lab: Lab, bucket: str) -> None:
     lab.dvc("remote", "add", "-q", "cloud", "s3://data/world4rl")
     lab.dvc("remote", "modify", "-q", "cloud", "endpointurl", bucket)
