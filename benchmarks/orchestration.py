@@ -29,17 +29,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--walks", type=int, default=3)
     arguments = parser.parse_args()
-    bare, walked, again, loading = [], [], [], []
+    cost, again, loading = [], [], []
     for number in range(arguments.walks):
         with tempfile.TemporaryDirectory() as folder:
-            bare.append(_by_hand(_toy(Path(folder) / "bare")))
             toy = _toy(Path(folder) / "walked")
-            walked.append(_walk(toy))
+            stages = len(toy.project.stages)
+            bare = _by_hand(_toy(Path(folder) / "bare"))
+            walked = _walk(toy)
+            cost.append((walked - bare) / stages)
             again.append(_walk(toy))
             loading.append(_seconds([sys.executable, "-c", "import pipelines.definitions"], ROOT))
-        print(f"walk {number + 1}: bare {bare[-1]:.1f} s, walked {walked[-1]:.1f} s, again {again[-1]:.1f} s")
-    cost = [(whole - alone) / len(toy.project.stages) for whole, alone in zip(walked, bare, strict=True)]
-    print(f"{len(toy.project.stages)} stages, {arguments.walks} walks; median and slowest")
+        print(f"walk {number + 1}: bare {bare:.1f} s, walked {walked:.1f} s, again {again[-1]:.1f} s", flush=True)
+    print(f"{stages} stages, {arguments.walks} walks; median and slowest")
     for what, seconds in (
         ("cost of an asset over its bare command", cost),
         ("the whole graph with nothing to do", again),
