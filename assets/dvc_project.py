@@ -2,7 +2,8 @@
 
 The answers are DVC's own. It resolves `dvc.yaml`, decides whether a stage changed and writes `dvc.lock`; nothing here
 second-guesses it. A check costs some 25 ms in this process, where `dvc repro` costs half a second to start, so an
-unchanged stage starts no process at all. Should DVC ever be replaced, this is the module to rewrite.
+unchanged stage starts no process at all. Should DVC ever be replaced, this is the module to rewrite, with
+`dvc_lock` beside it.
 """
 
 from __future__ import annotations
@@ -14,12 +15,13 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from assets.dvc_lock import LOCK, open_repo, parsed_lock, stages_of
 from world4rl.config import select_parameter
-from world4rl.errors import ConfigError, DataError, MachineError, World4RLError
+from world4rl.errors import ConfigError, MachineError, World4RLError
 
 if TYPE_CHECKING:
     from dvc.repo import Repo
@@ -376,29 +378,14 @@ class DvcProject:
         return load_yaml(str(self.root / "params.yaml"))
 
     def _repo(self) -> Repo:
-        from dvc.repo import Repo
-
-        return Repo(str(self.root), _wait_for_lock=True)
+        return open_repo(self.root)
 
     def _lock_entry(self, name: str) -> Any:
         return self._lock_entries().get(name)
 
     def _lock_entries(self) -> Mapping[str, Any]:
-        from dvc.exceptions import DvcException
-
-        path = self.root / "dvc.lock"
-        if not path.is_file():
-            return {}
-        try:
-            with _in_process, self._repo() as repo, repo.lock:  # DVC does not write the file atomically
-                content = path.read_bytes()
-            return dict(_parsed_lock(content))
-        except (DvcException, KeyError, TypeError, UnicodeDecodeError) as error:
-            raise DataError(
-                f"not a DVC lock file: {error}",
-                where=path,
-                remedy="restore it from git, or delete it: finished stages then come back from DVC's run cache",
-            ) from None
+        content = _lock_bytes(self.root)
+        return {} if content is None else parsed_lock(content)
 
     def _load(self) -> dict[str, Step]:
         from dvc.exceptions import DvcException
@@ -420,42 +407,19 @@ def lock_of(root: Path) -> tuple[bytes, Mapping[str, Any]] | None:
     Raises:
         DataError: it cannot be read.
     """
-    from dvc.repo import Repo
+    content = _lock_bytes(root)
+    if content is None:
+        return None
+    parsed_lock(content)
+    return content, stages_of(content)
 
-    path = root / "dvc.lock"
+
+def _lock_bytes(root: Path) -> bytes | None:
+    path = root / LOCK
     if not path.is_file():
         return None
-    with _in_process, Repo(str(root), _wait_for_lock=True) as repo, repo.lock:
-        content = path.read_bytes()
-    stages = stages_of(content)
-    if not stages:
-        raise DataError("not a DVC lock file", where=path, remedy="restore it from the lineage branch, or delete it")
-    return content, stages
-
-
-@lru_cache(maxsize=4)
-def _parsed_lock(lock: bytes) -> Mapping[str, Any]:
-    """The stages in the bytes of a `dvc.lock`, numbers as DVC reads them; nobody changes them.
-
-    That reading takes some 20 ms, and one walk through the lineage asks once a stage.
-    """
-    from dvc.utils.serialize import parse_yaml
-
-    stages = parse_yaml(lock.decode(), "dvc.lock")["stages"]
-    if not isinstance(stages, dict):
-        raise TypeError("its stages are no mapping")
-    return stages
-
-
-def stages_of(lock: bytes) -> Mapping[str, Any]:
-    """The stages in the bytes of a `dvc.lock`; none where it is no such file. Numbers may come as texts."""
-    import yaml
-
-    try:
-        stages = yaml.load(lock, yaml.CSafeLoader)["stages"]
-    except (yaml.YAMLError, KeyError, TypeError):
-        return {}
-    return stages if isinstance(stages, dict) else {}
+    with _in_process, open_repo(root) as repo, repo.lock:  # DVC does not write the file atomically
+        return path.read_bytes()
 
 
 def md5_of(content: bytes) -> str:

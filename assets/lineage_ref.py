@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from assets.dvc_project import keep_in_cache, lock_of, md5_of, push_revision, stages_of
+from assets.dvc_lock import LOCK, stages_of
+from assets.dvc_project import keep_in_cache, lock_of, md5_of, push_revision
 from world4rl.errors import MachineError
 from world4rl.files import locked
 from world4rl.paths import Paths
@@ -25,7 +26,6 @@ from world4rl.provenance.git import Git
 
 REF = "refs/world4rl/lineage"
 PROJECT = ("dvc.yaml", "params.yaml", ".dvc/config", ".dvcignore")
-LOCK = "dvc.lock"
 # Folders of the state; what lies in the first ones never changes once it is written.
 WRITTEN_ONCE = ("data/episodes", "data/records", "data/decisions", "data/signatures")
 STATE = (*WRITTEN_ONCE, "data/manifests", "data/accepted", "data/generations", "keys", "champions")

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from assets.dvc_lock import LOCK, open_repo
 from world4rl.errors import DataError, MachineError
 from world4rl.provenance.digests import digest_json
 
@@ -52,10 +53,9 @@ class Storages:
     """
 
     def __init__(self, root: Path) -> None:
-        from dvc.repo import Repo
 
         self.root = Path(root).resolve()
-        self._repo: Repo = Repo(str(self.root))
+        self._repo: Repo = open_repo(self.root)
         self._odbs: dict[str, HashFileDB] = {"cache": self._repo.cache.local}
         for name in sorted(self._repo.config["remote"]):
             self._odbs[name] = self._remote(name)
@@ -226,7 +226,7 @@ class Storages:
     def _locked(self) -> Iterator[Mapping[str, Any]]:
         from dvc.utils.serialize import load_yaml
 
-        path = self.root / "dvc.lock"
+        path = self.root / LOCK
         if path.exists():
             for stage in load_yaml(str(path)).get("stages", {}).values():
                 yield from stage.get("outs", ())

@@ -237,6 +237,11 @@ class Paths:
         return self.root / ".runs" / "recorded" / f"{stage}.json"
 
     @property
+    def kept_lock(self) -> Path:
+        """The newest whole `dvc.lock` that anybody read."""
+        return self.root / ".runs" / "dvc.lock"
+
+    @property
     def digests(self) -> Path:
         """Database of digests of files that have not changed since."""
         return self.root / ".runs" / "digests.sqlite"
