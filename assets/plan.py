@@ -37,6 +37,7 @@ from world4rl.provenance.manifests import (
 Action = Literal["runs", "restores", "follows", "busy", "blocked", "left", "unchanged"]
 GOING: tuple[Action, ...] = ("runs", "restores", "follows", "busy")
 LANDED = "landed"  # the step that takes manifests up
+EVALUATION = "evaluation"  # the step that judges the policies
 NAMED = 3  # datasets or files that a reason names; the others are counted
 VERSION_DIGITS = 12
 
@@ -163,7 +164,13 @@ def gathered(project: DvcProject, task: str, paths: Paths) -> Gathered | None:
     stage = project.stage(LANDED, task)
     if not paths.manifest(task).is_file() or not project.source_changed(stage):
         return None
-    return gather(read_manifest(paths.manifest(task)), _taken_up(project, stage, paths), Ledger(paths.ledger), paths)
+    return gather(
+        read_manifest(paths.manifest(task)),
+        _taken_up(project, stage, paths),
+        Ledger(paths.ledger),
+        paths,
+        judged=project.recorded(project.stage(EVALUATION, task)) is not None,
+    )
 
 
 def make_plan(

@@ -53,7 +53,8 @@ def ledger(paths: Paths) -> Ledger:
 
 def make(**values: Any) -> Gathered:
     return Gathered(
-        **{"task": TASK, "version": "v", "added": {}, "removed": 0, "datasets": (), "oldest": None} | values
+        **{"task": TASK, "version": "v", "added": {}, "removed": 0, "datasets": (), "oldest": None, "judged": True}
+        | values
     )
 
 
@@ -61,7 +62,8 @@ def make(**values: Any) -> Gathered:
     ("values", "now", "expected"),
     [
         ({}, False, f"{TASK}: nothing new"),
-        ({"added": {"evaluation": 9}}, False, f"{TASK}: 9 episodes for evaluation only"),
+        ({"added": {"evaluation": 9}}, True, f"9 episodes of {TASK} to evaluate"),
+        ({"added": {"evaluation": 9}, "judged": False}, False, f"{TASK}: 9 episodes for evaluation, and no policy yet"),
         ({"added": {"expert": 3}, "oldest": -2 * HOUR}, False, f"3 of 5 episodes of {TASK} gathered, the oldest 2 h"),
         ({"added": {"expert": 5}, "oldest": 0.0}, True, f"5 episodes of {TASK} gathered, 5 are enough"),
         ({"added": {"expert": 3, "random": 2}, "oldest": 0.0}, True, "5 episodes of"),

@@ -181,10 +181,18 @@ def test_three_and_two_episodes_are_five(site: Site) -> None:
     assert asked(site.tick()) == [("collect", ONE)]
 
 
-def test_episodes_for_evaluation_do_not_count(site: Site) -> None:
+def test_trials_are_judged_at_once_and_train_nothing(site: Site) -> None:
+    site.land(ONE, 2, role="evaluation")
+    assert site.go_on() == [("collect", ONE), ("refine", ONE), ("write_report", None)]
+    assert set(site.toy.ran()) == of(ONE, "landed", "evaluation") | {"report"}
+    assert str(site.why).startswith(f"done: 2 episodes of {ONE} to evaluate")
+
+
+def test_trials_do_not_make_a_batch_of_episodes_that_wait(site: Site) -> None:
+    site.land(ONE, 2)
     site.land(ONE, 50, role="evaluation")
-    assert site.tick(seconds=100 * HOUR) == []
-    assert f"{ONE}: 50 episodes for evaluation only" in str(site.why)
+    assert site.tick() == []
+    assert f"2 of 5 episodes of {ONE} gathered" in str(site.why)
 
 
 def test_rollouts_of_a_policy_leave_the_cloned_policy_as_it_is(site: Site) -> None:

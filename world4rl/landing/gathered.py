@@ -30,6 +30,7 @@ class Gathered:
         removed: How many it took up that are withdrawn now.
         datasets: Ids of the datasets that the added ones came in.
         oldest: When the oldest of those to train on was accepted, in seconds since 1970; None where there is none.
+        judged: Whether there are policies of the task that trials can judge: it was evaluated before.
     """
 
     task: str
@@ -38,6 +39,7 @@ class Gathered:
     removed: int
     datasets: tuple[str, ...]
     oldest: float | None
+    judged: bool
 
     @property
     def episodes(self) -> int:
@@ -58,7 +60,14 @@ class Due:
     why: str
 
 
-def gather(manifest: Manifest, taken: Mapping[Role, RoleManifest | None], ledger: Ledger, paths: Paths) -> Gathered:
+def gather(
+    manifest: Manifest,
+    taken: Mapping[Role, RoleManifest | None],
+    ledger: Ledger,
+    paths: Paths,
+    *,
+    judged: bool = False,
+) -> Gathered:
     """What a manifest has that was not taken up.
 
     Args:
@@ -66,6 +75,7 @@ def gather(manifest: Manifest, taken: Mapping[Role, RoleManifest | None], ledger
         taken: What the stage `landed` took up last, by role; None where it took up nothing.
         ledger: Knows when datasets were accepted.
         paths: Where their records lie; the time of the file counts where the ledger was lost.
+        judged: Whether the task was evaluated before.
     """
     added: dict[Role, int] = {}
     removed = 0
@@ -91,13 +101,15 @@ def gather(manifest: Manifest, taken: Mapping[Role, RoleManifest | None], ledger
         removed,
         tuple(dataset.id for _, dataset, _ in fresh),
         min(waiting, default=None),
+        judged,
     )
 
 
 def due(gathered: Gathered, rules: Retraining, now: float) -> Due:
     """Whether what has gathered is enough for a retraining.
 
-    Withdrawn episodes are out at once: nobody waits for a batch to have their data removed.
+    Withdrawn episodes are out at once: nobody waits for a batch to have their data removed. Trials that landed by
+    themselves are judged at once: nothing trains on them.
 
     Args:
         gathered: What has gathered.
@@ -108,8 +120,11 @@ def due(gathered: Gathered, rules: Retraining, now: float) -> Due:
         return Due(True, f"{_count(gathered.removed)} of {gathered.task} withdrawn")
     count = gathered.episodes
     if gathered.oldest is None:
-        rest = gathered.added.get("evaluation", 0)
-        return Due(False, f"{gathered.task}: " + (f"{_count(rest)} for evaluation only" if rest else "nothing new"))
+        trials = gathered.added.get("evaluation", 0)
+        if trials and gathered.judged:
+            return Due(True, f"{_count(trials)} of {gathered.task} to evaluate")
+        rest = f"{_count(trials)} for evaluation, and no policy yet" if trials else "nothing new"
+        return Due(False, f"{gathered.task}: {rest}")
     waited = max(0.0, now - gathered.oldest)
     if count >= rules.episodes:
         return Due(True, f"{_count(count)} of {gathered.task} gathered, {rules.episodes} are enough")
