@@ -59,8 +59,9 @@ benchmark-windows: setup ## The window sampler against LeRobot's own random wind
 benchmark-audit: setup ## Seconds of each question of the audit, over 100,000 episodes
 	$(BIN)/python -m benchmarks.audit
 
-benchmark-landing: setup ## A look at a landing folder of 10,000 settled datasets
+benchmark-landing: setup ## A look at a landing folder of 10,000 settled datasets, and seconds from landed to queued
 	$(BIN)/python -m benchmarks.landing
+	$(BIN)/python -m benchmarks.latency
 
 benchmark-orchestration: setup ## What Dagster and DVC cost beside the work
 	$(BIN)/python -m benchmarks.orchestration

@@ -22,9 +22,8 @@ from assets.dvc_project import keep_in_cache, lock_of, md5_of, push_revision
 from world4rl.errors import MachineError
 from world4rl.files import locked
 from world4rl.paths import Paths
-from world4rl.provenance.git import Git
+from world4rl.provenance.git import LINEAGE, Git
 
-REF = "refs/world4rl/lineage"
 PROJECT = ("dvc.yaml", "params.yaml", ".dvc/config", ".dvcignore")
 # Folders of the state; what lies in the first ones never changes once it is written.
 WRITTEN_ONCE = ("data/episodes", "data/records", "data/decisions", "data/signatures")
@@ -76,15 +75,15 @@ def commit_lineage(root: Path, *, run: str | None = None, job: str | None = None
         return None
     with locked(root / ".runs" / "lineage.lock"):
         for _ in range(TRIES):
-            before = git.resolve(REF)
+            before = git.resolve(LINEAGE)
             state = _state(root, git, before)
             changed = () if state is None else _changes(git, state)
             if state is None or not changed:
                 return None
             commit = git.commit(_tree(git, state), before, _message(git, changed, run, job))
-            if git.point(REF, commit, before):
+            if git.point(LINEAGE, commit, before):
                 return Committed(commit, changed)
-    raise MachineError("somebody else keeps changing the ref", where=REF, remedy="run `world4rl lineage` again")
+    raise MachineError("somebody else keeps changing the ref", where=LINEAGE, remedy="run `world4rl lineage` again")
 
 
 def snapshot(root: Path) -> str:
@@ -94,7 +93,7 @@ def snapshot(root: Path) -> str:
         MachineError: there is no Git repository or no `dvc.lock`, or Git failed.
     """
     git = Git(root)
-    before = git.resolve(REF) if git.found() else None
+    before = git.resolve(LINEAGE) if git.found() else None
     state = _state(root, git, before) if git.found() else None
     if state is None:
         raise MachineError("there is no state to keep", where=root, remedy="run the lineage in a Git repository first")
@@ -110,17 +109,17 @@ def push_lineage(root: Path) -> bool:
     Raises:
         MachineError: the remote did not take them.
     """
-    commit = Git(root).resolve(REF)
+    commit = Git(root).resolve(LINEAGE)
     return commit is not None and push_revision(root, commit)
 
 
 def commit_of_record(root: Path, record: str) -> str | None:
     """The first lineage commit that has a run record, by the name of its file."""
     git = Git(root)
-    if git.resolve(REF) is None:
+    if git.resolve(LINEAGE) is None:
         return None
     path = f":(top){git.prefix()}data/records/{record}"
-    found = git.run("log", "--format=%H", "--diff-filter=A", "--reverse", REF, "--", path).split()
+    found = git.run("log", "--format=%H", "--diff-filter=A", "--reverse", LINEAGE, "--", path).split()
     return found[0] if found else None
 
 

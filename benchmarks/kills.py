@@ -29,7 +29,7 @@ from urllib.error import URLError
 import psutil
 import yaml
 
-from benchmarks.live import UNFINISHED, Live, of_tests
+from benchmarks.live import UNFINISHED, Live, build_toy, land, record
 
 WEB = ("dagster_webserver", "-w", "workspace.yaml", "-h", "127.0.0.1", "-p", "{port}")
 DAEMON = ("dagster._daemon", "run", "-w", "workspace.yaml")
@@ -196,8 +196,8 @@ class _Site:
 
     def land_another(self) -> None:
         """Drops a dataset that nobody has seen."""
-        self.datasets.append(_record(self._folder, self._tasks[0], len(self.datasets)))
-        _land(self.datasets[-1], self._toy.root)
+        self.datasets.append(record(self._folder, self._tasks[0], len(self.datasets)))
+        land(self.datasets[-1], self._toy.root)
 
     def is_done(self) -> bool:
         """Whether nothing is on its way and nothing is missing; asks for runs that are."""
@@ -244,29 +244,9 @@ class _Site:
 
 
 def _toy(root: Path) -> Any:
-    toy = of_tests("pipelines/conftest.py").build_toy(root)
+    toy = build_toy(root)
     toy.wish(train=TRAINED)
     return toy
-
-
-def _record(folder: Path, task: str, number: int) -> Path:
-    """A dataset of one episode, another one for each number."""
-    from world4rl.demos.recording import Recording, write_dataset
-
-    target = folder / f"dataset-{number:03d}"
-    axes = ("x", "y", "z", "grip")
-    recording = Recording(task, "corner2", 16, axes, axes, {"source": "expert", "operator": "nobody"})
-    episode = of_tests("landing/conftest.py").make_episode(number)
-    write_dataset(target, [("train", episode)], recording, image_size=(24, 24))
-    return target
-
-
-def _land(dataset: Path, root: Path) -> None:
-    from world4rl.config import load_params
-    from world4rl.landing.deposit import land
-    from world4rl.landing.inbox import open_inbox
-
-    land(dataset, open_inbox(load_params(root / "params.yaml").landing.address, root), name=None, said={})
 
 
 def _undisturbed(root: Path, datasets: Sequence[Path]) -> Any:
@@ -279,7 +259,7 @@ def _undisturbed(root: Path, datasets: Sequence[Path]) -> Any:
 
     toy = _toy(root)
     for dataset in datasets:
-        _land(dataset, root)
+        land(dataset, root)
     params, paths = load_params(root / "params.yaml"), Paths(root)
     inbox, ledger = open_inbox(params.landing.address, root), Ledger(paths.ledger)
     arrivals = [arrival for name in inbox.names() if (arrival := inbox.look(name)) is not None]

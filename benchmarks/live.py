@@ -41,6 +41,32 @@ def of_tests(path: str) -> ModuleType:
     return sys.modules[name]
 
 
+def build_toy(root: Path) -> Any:
+    """The small project, in a new folder."""
+    return of_tests("pipelines/conftest.py").build_toy(root)
+
+
+def record(folder: Path, task: str, number: int) -> Path:
+    """A dataset of one episode, another one for each number."""
+    from world4rl.demos.recording import Recording, write_dataset
+
+    target = folder / f"dataset-{number:03d}"
+    axes = ("x", "y", "z", "grip")
+    recording = Recording(task, "corner2", 16, axes, axes, {"source": "expert", "operator": "nobody"})
+    episode = of_tests("landing/conftest.py").make_episode(number)
+    write_dataset(target, [("train", episode)], recording, image_size=(24, 24))
+    return target
+
+
+def land(dataset: Path, root: Path) -> None:
+    """Puts a dataset into the project's landing folder, as `world4rl land` does."""
+    from world4rl.config import load_params
+    from world4rl.landing.deposit import land
+    from world4rl.landing.inbox import open_inbox
+
+    land(dataset, open_inbox(load_params(root / "params.yaml").landing.address, root), name=None, said={})
+
+
 def free_port() -> int:
     """A port on loopback that nobody listens on."""
     with socket.socket() as probe:

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.live import ROOT, of_tests
+from benchmarks.live import ROOT, build_toy
 
 WALK = "import sys; from pathlib import Path; from pipelines.demo import main; sys.exit(main(Path(sys.argv[1])))"
 
@@ -32,9 +32,9 @@ def main() -> None:
     cost, again, loading = [], [], []
     for number in range(arguments.walks):
         with tempfile.TemporaryDirectory() as folder:
-            toy = _toy(Path(folder) / "walked")
+            toy = build_toy(Path(folder) / "walked")
             stages = len(toy.project.stages)
-            bare = _by_hand(_toy(Path(folder) / "bare"))
+            bare = _by_hand(build_toy(Path(folder) / "bare"))
             walked = _walk(toy)
             cost.append((walked - bare) / stages)
             again.append(_walk(toy))
@@ -47,10 +47,6 @@ def main() -> None:
         ("loading the definitions", loading),
     ):
         print(f"{what}: {statistics.median(seconds):.2f} s, {max(seconds):.2f} s")
-
-
-def _toy(root: Path) -> Any:
-    return of_tests("pipelines/conftest.py").build_toy(root)
 
 
 def _by_hand(toy: Any) -> float:

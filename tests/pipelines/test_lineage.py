@@ -13,8 +13,8 @@ import psutil
 import pytest
 from dagster import AssetKey, DagsterInstance, DagsterRunStatus
 
-from assets.lineage_ref import REF
 from world4rl.config import load_profile
+from world4rl.provenance.git import LINEAGE
 from world4rl.provenance.records import Chain, Run
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -72,7 +72,7 @@ def git(root, *arguments):
 
 
 def lineage(toy):
-    return git(toy.root, "rev-parse", REF)
+    return git(toy.root, "rev-parse", LINEAGE)
 
 
 def wait_for(condition, seconds=60):
@@ -117,7 +117,7 @@ def test_a_second_walk_runs_nothing_and_reports_the_same_versions(done):
     before, kept = data_versions(done), lineage(done)
     runs = [record.predicate for record in Chain(done.root / "data" / "records", (Run,)).read()]
     assert sorted(run.stage for run in runs) == sorted(done.project.stages)
-    messages = git(done.root, "log", "--format=%B", REF)
+    messages = git(done.root, "log", "--format=%B", LINEAGE)
     with instance_of(done) as instance:
         refining = {run.run_id for run in instance.get_runs() if run.job_name == "refine"}
     named = set(re.findall(r"^Dagster-Run: (\S+)$", messages, re.MULTILINE))

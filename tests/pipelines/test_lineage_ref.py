@@ -10,13 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from assets.lineage_ref import REF, commit_lineage, commit_of_record, push_lineage
+from assets.lineage_ref import commit_lineage, commit_of_record, push_lineage
 from assets.recording import record_project
 from world4rl.config import load_profile
 from world4rl.errors import MachineError
 from world4rl.files import write_json
 from world4rl.paths import Paths
 from world4rl.provenance.digests import digest_folder
+from world4rl.provenance.git import LINEAGE
 from world4rl.provenance.records import Chain, Run
 
 ONE, OTHER = load_profile("ci").tasks
@@ -102,8 +103,8 @@ def test_a_commit_restores_every_byte_in_another_clone(committed, tmp_path) -> N
 
     clone = tmp_path / "clone"
     git(tmp_path, "clone", "-q", str(toy.root), str(clone))
-    git(clone, "fetch", "-q", "origin", f"{REF}:{REF}")
-    git(clone, "checkout", "-q", REF)
+    git(clone, "fetch", "-q", "origin", f"{LINEAGE}:{LINEAGE}")
+    git(clone, "checkout", "-q", LINEAGE)
     shutil.rmtree(toy.root)
     copy = type(toy)(clone)
     copy.dvc("remote", "add", "--local", "-d", "store", str(tmp_path / "store"))
@@ -133,12 +134,12 @@ def test_nothing_of_the_users_is_touched_in_a_dirty_tree(committed) -> None:
     assert found is not None
     assert own(toy.root) == before
     assert (toy.root / ".git" / "index").read_bytes() == index
-    message = git(toy.root, "log", "-1", "--format=%B", REF)
+    message = git(toy.root, "log", "-1", "--format=%B", LINEAGE)
     assert f"Head: {git(toy.root, 'rev-parse', 'HEAD')}" in message
     assert "Head-Dirty: true" in message
     assert "Dagster-Run: run-1" in message
     assert f"- stage bc@{ONE}" in message
-    names = git(toy.root, "ls-tree", "-r", "--name-only", REF).splitlines()
+    names = git(toy.root, "ls-tree", "-r", "--name-only", LINEAGE).splitlines()
     assert "notes.txt" not in names
     assert "toy.yaml" not in names
     assert {"toy_stage.py", "dvc.lock", "dvc.yaml", "params.yaml", ".gitignore"} <= set(names)
@@ -156,7 +157,7 @@ def test_nothing_changed_means_no_commit(committed) -> None:
     assert committed.dvc("repro").returncode == 0
     second = commit_lineage(committed.root)
     assert second is not None
-    assert git(committed.root, "rev-parse", f"{REF}^") == first.commit
+    assert git(committed.root, "rev-parse", f"{LINEAGE}^") == first.commit
     changed = {what for what in second.changed if what.startswith("stage")}
     assert changed == {"stage report", f"stage refined@{ONE}", f"stage refined@{OTHER}"} | {
         what for what in changed if "evaluation" in what
@@ -173,9 +174,9 @@ def test_in_a_detached_head(committed) -> None:
 
 def test_in_a_repository_without_a_commit_or_a_user(toy, tmp_path) -> None:
     assert commit_lineage(toy.root)
-    assert git(toy.root, "log", "-1", "--format=%an", REF) == "World4RL"
+    assert git(toy.root, "log", "-1", "--format=%an", LINEAGE) == "World4RL"
     assert subprocess.run(["git", "rev-parse", "--verify", "-q", "HEAD"], cwd=toy.root, check=False).returncode
-    git(toy.root, "worktree", "add", "-q", "--detach", str(tmp_path / "tree"), REF)
+    git(toy.root, "worktree", "add", "-q", "--detach", str(tmp_path / "tree"), LINEAGE)
     copy = type(toy)(tmp_path / "tree")
     copy.dvc("remote", "add", "--local", "-d", "here", str(toy.root / ".dvc" / "cache"))
     assert copy.dvc("pull").returncode == 0
@@ -187,7 +188,7 @@ def test_in_a_repository_whose_git_folder_calls_itself_bare(committed) -> None:
     git(committed.root, "config", "core.bare", "true")
     found = commit_lineage(committed.root)
     assert found is not None
-    assert git(committed.root, "rev-parse", REF) == found.commit
+    assert git(committed.root, "rev-parse", LINEAGE) == found.commit
 
 
 def test_in_a_folder_of_a_larger_repository(recorded, make_copy, tmp_path) -> None:
@@ -198,7 +199,7 @@ def test_in_a_folder_of_a_larger_repository(recorded, make_copy, tmp_path) -> No
     git(tmp_path / "mono", "add", "other.txt")
     git(tmp_path / "mono", "-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "begin")
     assert commit_lineage(toy.root)
-    names = git(tmp_path / "mono", "ls-tree", "-r", "--name-only", REF).splitlines()
+    names = git(tmp_path / "mono", "ls-tree", "-r", "--name-only", LINEAGE).splitlines()
     assert "robots/toy/dvc.lock" in names
     assert "other.txt" in names
     assert commit_lineage(toy.root) is None
@@ -225,9 +226,9 @@ def test_a_manifest_waits_for_its_stage(committed) -> None:
     assert commit_lineage(committed.root) is None
     assert committed.dvc("repro", f"landed@{ONE}").returncode == 0
     assert commit_lineage(committed.root)
-    names = git(committed.root, "ls-tree", "-r", "--name-only", REF).splitlines()
+    names = git(committed.root, "ls-tree", "-r", "--name-only", LINEAGE).splitlines()
     assert "data/accepted/feedfeedfeedfeed.json" in names
-    assert git(committed.root, "show", f"{REF}:data/manifests/{ONE}.json") == text.strip()
+    assert git(committed.root, "show", f"{LINEAGE}:data/manifests/{ONE}.json") == text.strip()
 
 
 def test_what_is_written_once_stays_in_the_lineage_as_it_was(committed) -> None:
@@ -236,7 +237,7 @@ def test_what_is_written_once_stays_in_the_lineage_as_it_was(committed) -> None:
     before = record.read_text()
     record.write_text("forged")
     assert commit_lineage(committed.root) is None
-    git(committed.root, "checkout", REF, "--", "data/records")
+    git(committed.root, "checkout", LINEAGE, "--", "data/records")
     assert record.read_text() == before
 
 
@@ -257,7 +258,7 @@ def test_writers_at_once_lose_nothing(committed) -> None:
     script += "commit_lineage(Path(sys.argv[1]))"
     both = [subprocess.Popen([sys.executable, "-c", script, str(committed.root)]) for _ in range(3)]
     assert [process.wait(timeout=100) for process in both] == [0, 0, 0]
-    assert git(committed.root, "rev-list", "--count", REF) == "1"
+    assert git(committed.root, "rev-list", "--count", LINEAGE) == "1"
     assert commit_lineage(committed.root) is None
 
 

@@ -18,8 +18,8 @@ from dagster import (
 )
 
 from assets.dvc_project import has_remote
-from assets.lineage_ref import REF
 from pipelines.lineage import build_lineage_sensor, build_push_job
+from world4rl.provenance.git import LINEAGE
 
 
 @op
@@ -57,10 +57,10 @@ def test_every_run_that_changed_something_is_committed_once(toy) -> None:
     found = tick(toy.root)
     assert isinstance(found, SkipReason)
     assert "no remote" in str(found.skip_message)
-    commit = git(toy.root, "rev-parse", REF)
-    assert "Dagster-Job: some_job" in git(toy.root, "log", "-1", "--format=%B", REF)
+    commit = git(toy.root, "rev-parse", LINEAGE)
+    assert "Dagster-Job: some_job" in git(toy.root, "log", "-1", "--format=%B", LINEAGE)
     assert "nothing has changed" in str(tick(toy.root).skip_message)
-    assert git(toy.root, "rev-parse", REF) == commit
+    assert git(toy.root, "rev-parse", LINEAGE) == commit
 
 
 def test_where_there_is_a_remote_it_is_pushed_by_a_run_of_its_own(toy, tmp_path) -> None:
@@ -68,7 +68,7 @@ def test_where_there_is_a_remote_it_is_pushed_by_a_run_of_its_own(toy, tmp_path)
     assert has_remote(toy.root)
     found = tick(toy.root)
     assert isinstance(found, RunRequest)
-    assert found.run_key == git(toy.root, "rev-parse", REF)
+    assert found.run_key == git(toy.root, "rev-parse", LINEAGE)
     assert isinstance(tick(toy.root, "push"), SkipReason), "a push asks for no push"
     assert any((tmp_path / "store" / "files").rglob("*"))
     toy.set("lineage/push", False)

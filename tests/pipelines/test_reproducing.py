@@ -12,13 +12,14 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from assets.lineage_ref import REF, commit_lineage
+from assets.lineage_ref import commit_lineage
 from assets.recording import record_project
 from assets.reproducing import find_record, reproduce
 from world4rl.cli import app
 from world4rl.config import load_profile
 from world4rl.errors import DataError
 from world4rl.provenance.digests import digest_file, digest_folder
+from world4rl.provenance.git import LINEAGE
 from world4rl.provenance.records import Chain, Run
 
 ONE, OTHER = load_profile("ci").tasks
@@ -63,7 +64,7 @@ def test_the_same_bytes_come_out_and_nothing_of_the_users_changes(toy) -> None:
     before = everything(toy.root)
     found = reproduce(toy.root, f"bc@{ONE}", 0.05)
     assert found.comparison.verdict == "bit-equal"
-    assert found.commit == git(toy.root, "rev-parse", REF)
+    assert found.commit == git(toy.root, "rev-parse", LINEAGE)
     assert found.otherwise == ()
     assert everything(toy.root) == before
     assert toy.ran() == [], "it ran elsewhere"

@@ -17,6 +17,7 @@ from world4rl.errors import DataError
 from world4rl.provenance import keys
 from world4rl.provenance.decisions import Promotion, Withdrawal
 from world4rl.provenance.digests import digest_file, digest_files
+from world4rl.provenance.git import LINEAGE, Git, blob_of
 from world4rl.provenance.manifests import build_manifest, manifest_text
 from world4rl.provenance.signatures import verify_model
 
@@ -75,7 +76,7 @@ def _everything(book: Book, history: History) -> Answer:
             continue
         compared.append((path, (version,)))
         differences += _pending(book, history, version, _compare(history, version, book.paths.root / path))
-    differences += [*_champions(book, history), *_manifests(book, history), *_keys(book)]
+    differences += [*_champions(book, history), *_manifests(book, history), *_keys(book), *_kept(book)]
     if not differences:  # of models that are no longer what was made no signature can be right
         differences += _signatures(book, history)
     same = f"All {count(len(compared), 'artefact')} are bit-identical to what was made."
@@ -268,6 +269,25 @@ def _manifests(book: Book, history: History) -> Iterator[Difference]:
             follows = manifest_text(build_manifest(path.stem, book.acceptances)).encode()
             if path.read_bytes() != follows:
                 yield Difference(name, "differs", found=digest, note="`world4rl manifests` makes it again")
+
+
+def _kept(book: Book) -> Iterator[Difference]:
+    """Records and decisions that the lineage branch has otherwise: a chain that was cut at its end looks whole."""
+    root, git = book.paths.root, Git(book.paths.root)
+    commit = git.resolve(LINEAGE) if git.found() else None
+    if commit is None:
+        return
+    head = git.resolve("HEAD")
+    if head is not None and git.is_ancestor(head, commit):  # an earlier state is checked out here
+        commit = head
+    prefix = git.prefix()
+    folders = (f"{prefix}{relative(book, folder)}" for folder in (book.paths.records, book.paths.decisions))
+    for path, blob in sorted(git.files(commit, *folders).items()):
+        name = path.removeprefix(prefix)
+        file = root / name
+        if not file.is_file() or blob_of(file.read_bytes(), like=blob) != blob:
+            problem = "differs" if file.is_file() else "is missing"
+            yield Difference(name, problem, note=f"the lineage branch has it: git show {commit[:12]}:{path}")
 
 
 def _keys(book: Book) -> Iterator[Difference]:

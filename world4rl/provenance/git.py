@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -10,7 +11,9 @@ from tempfile import TemporaryDirectory
 
 from world4rl.errors import MachineError
 
+LINEAGE = "refs/world4rl/lineage"  # every state after a run that went well is a commit of it
 SECONDS = 120.0
+SHA1_DIGITS = 40
 NOBODY = ("World4RL", "world4rl@localhost")  # commits where the user has not told Git who they are
 
 
@@ -35,6 +38,10 @@ class Git:
     def resolve(self, name: str) -> str | None:
         """The object that a name stands for; None where there is none."""
         return self._try("rev-parse", "--verify", "--quiet", name)
+
+    def is_ancestor(self, commit: str, of: str) -> bool:
+        """Whether a commit is another one or came before it."""
+        return self._try("merge-base", "--is-ancestor", commit, of) is not None
 
     def dirty(self) -> bool:
         """Whether tracked files differ from the commit that is checked out."""
@@ -128,3 +135,9 @@ class Git:
             problem = result.stderr.decode(errors="replace").strip()
             raise MachineError(f"`git {arguments[0]}` failed: {problem}", where=self.root, remedy="see what Git says")
         return result.stdout
+
+
+def blob_of(content: bytes, like: str) -> str:
+    """The name that Git gives to bytes, by the hash of another blob of the repository."""
+    kind = "sha1" if len(like) == SHA1_DIGITS else "sha256"
+    return hashlib.new(kind, b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
