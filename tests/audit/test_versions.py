@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 
 from hypothesis import HealthCheck, given, settings
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tests.audit.conftest import run_of
 from world4rl.audit.book import Book
 from world4rl.audit.stale import find_stale
-from world4rl.audit.versions import Version, history_of
+from world4rl.audit.versions import Making, Version, history_of
 from world4rl.provenance.digests import digest_files
 from world4rl.provenance.records import Run
 
@@ -41,6 +41,10 @@ def outputs(run: Run) -> list[tuple[str, str]]:
     return [(one.name, one.sha256) for one in run.outputs]
 
 
+def versions(makings: Iterable[Making]) -> set[Version]:
+    return {one.version for one in makings}
+
+
 def inputs(run: Run) -> list[tuple[str, str]]:
     return [(one.name, one.sha256) for one in run.inputs]
 
@@ -48,20 +52,26 @@ def inputs(run: Run) -> list[tuple[str, str]]:
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200)
 @given(runs=histories())
 def test_reach_is_that_of_brute_force(book_of: Make, runs: list[Run]) -> None:
-    lineage = history_of(book_of(runs)).lineage
-    edges = {(a, b) for run in runs for a in inputs(run) for b in outputs(run) if a != b}
+    history = history_of(book_of(runs))
+    edges = set[tuple[Making, Making]]()
+    for number, run in enumerate(runs):
+        for each in inputs(run):
+            found = [earlier for earlier in range(number) if each in outputs(runs[earlier])][-1]
+            edges |= {(Making(Version(*each), found), Making(Version(*made), number)) for made in outputs(run)}
     while True:
         wider = edges | {(a, d) for a, b in edges for c, d in edges if b == c}
         if wider == edges:
             break
         edges = wider
-    for node in {node for run in runs for node in outputs(run)}:
-        assert {(v.path, v.digest) for v in lineage.descendants([Version(*node)])} == {
-            b for a, b in edges if a == node
-        } - {node}
-        assert {(v.path, v.digest) for v in lineage.ancestors([Version(*node)])} == {
-            a for a, b in edges if b == node
-        } - {node}
+    nodes = {Making(Version(*made), number) for number, run in enumerate(runs) for made in outputs(run)}
+    for node in nodes:
+        assert history.lineage.descendants([node]) == {b for a, b in edges if a == node}
+        assert history.lineage.ancestors([node]) == {a for a, b in edges if b == node}
+    for version in {node.version for node in nodes}:
+        mine = {node for node in nodes if node.version == version}
+        assert history.makings([version]) == mine
+        assert history.beyond([version]) == mine | {b for a, b in edges if a in mine}
+        assert history.behind([version]) == mine | {a for a, b in edges if b in mine}
 
 
 def stale_by_brute_force(runs: list[Run]) -> dict[str, tuple[float, set[str]]]:
@@ -103,8 +113,29 @@ def test_a_path_that_was_made_twice_is_two_versions(book_of: Make) -> None:
     history = history_of(book_of([*runs, run_of("s", {}, {"models/m": B}, 2)]))
     assert history.versions["models/m"] == [Version("models/m", A), Version("models/m", B)]
     assert history.current["models/m"] == Version("models/m", B)
-    assert history.lineage.descendants([Version("models/m", A)]) == {Version("models/n", C)}
-    assert history.lineage.descendants([Version("models/m", B)]) == set()
+    assert versions(history.beyond([Version("models/m", A)])) == {Version("models/m", A), Version("models/n", C)}
+    assert versions(history.beyond([Version("models/m", B)])) == {Version("models/m", B)}
+
+
+def test_a_source_that_changed_no_byte_reaches_only_what_was_made_afterwards(book_of: Make) -> None:
+    """A store that a new operator's data leave as it was: what had been trained on it has seen nothing of theirs."""
+    store, early, late, ada = (
+        Version(f"data/{name}", digest) for name, digest in (("store", A), ("early", B), ("late", C), ("ada", D))
+    )
+    book = book_of(
+        [
+            run_of("store", {}, {store.path: store.digest}, 0),
+            run_of("early", {store.path: store.digest}, {early.path: early.digest}, 1),
+            run_of("ada", {}, {ada.path: ada.digest}, 2),
+            run_of("store", {ada.path: ada.digest}, {store.path: store.digest}, 3),
+            run_of("late", {store.path: store.digest}, {late.path: late.digest}, 4),
+        ]
+    )
+    history = history_of(book)
+    assert versions(history.beyond([ada])) == {ada, store, late}
+    assert versions(history.behind([early])) == {early, store}
+    assert versions(history.behind([late])) == {late, store, ada}
+    assert Making(store, 0) not in history.beyond([ada])
 
 
 def test_a_folder_of_several_outputs_is_known_by_its_digest(book_of: Make) -> None:
@@ -129,7 +160,10 @@ def test_a_folder_that_fits_nothing_counts_as_all_that_may_have_lain_there(book_
     history = history_of(book_of(runs))
     (link,) = history.links[2]
     assert not link.proven
-    assert history.lineage.ancestors([Version("models/m", C)]) == {Version("data/x", A), Version("data/x", B)}
+    assert history.behind([Version("models/m", C)]) - history.makings([Version("models/m", C)]) == {
+        Making(Version("data/x", A), 0),
+        Making(Version("data/x", B), 1),
+    }
 
 
 def test_the_folders_of_a_task_that_the_parameters_lost_may_be_gone(book_of: Make) -> None:
@@ -159,5 +193,5 @@ def test_a_source_is_what_it_was_read_as(book_of: Make) -> None:
 def test_the_generations_hang_together_by_the_policies_that_acted(read) -> None:
     _, history = read
     first, second, third = history.versions["models/world_model"]
-    assert second in history.lineage.descendants([first])
-    assert third in history.lineage.descendants([second])
+    assert second in versions(history.beyond([first]))
+    assert third in versions(history.beyond([second]))

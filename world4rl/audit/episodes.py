@@ -9,7 +9,7 @@ from typing import Any
 from world4rl.audit.answers import MOST, Answer, Table, answer, count, short
 from world4rl.audit.book import Book, Member, episodes_of
 from world4rl.audit.find import Found, find
-from world4rl.audit.versions import History, Version
+from world4rl.audit.versions import History, Making, Version
 from world4rl.provenance.digests import merkle_root
 from world4rl.provenance.manifests import Acceptance
 from world4rl.provenance.statement import Statement
@@ -47,11 +47,12 @@ def episodes_behind(book: Book, history: History, found: Found, *, listed: bool 
     if not found.versions:
         headline = f"Nothing on record made {asked}: no run made these bytes."
         return answer(book, question, headline, "bad", data)
-    made_from = history.lineage.ancestors(found.versions) | set(found.versions)
+    makings = history.behind(found.versions)
+    made_from = {one.version for one in makings}
     sets = sorted({digest for version in made_from for digest in history.holds.get(version, ())})
     members = episodes_of(book.sets, sets)
     landed = _only_landed(book, history, made_from, sets)
-    guesses = assumed(history, made_from)
+    guesses = assumed(history, makings)
     root = merkle_root(sorted(one.episode.digest for one in members))
     withdrawn = [one for one in members if one.episode.digest in book.withdrawn]
     said = _said(book, sets, landed)
@@ -86,9 +87,9 @@ def episodes_behind(book: Book, history: History, found: Found, *, listed: bool 
     )
 
 
-def assumed(history: History, versions: Iterable[Version]) -> list[str]:
-    """Inputs of the runs behind some versions of which no digest says where they came from."""
-    runs = {run for version in versions for run in history.made_by.get(version, ())}
+def assumed(history: History, makings: Iterable[Making]) -> list[str]:
+    """Inputs of runs of which no digest says where they came from."""
+    runs = {one.run for one in makings if one.run is not None}
     return sorted({str(link.read) for run in runs for link in history.links[run] if not link.proven})
 
 

@@ -50,8 +50,8 @@ def overview(book: Book, history: History) -> list[Answer]:
     current = sorted(history.current.items())
     stale = find_stale(book, history)
     running = [one for one, end in book.deployments if end is None]
-    fouled = history.lineage.descendants(held := starts_of(book, history, book.withdrawn)) | held
-    used = sum(version in fouled for _, version in current)
+    beyond = history.beyond(starts_of(book, history, book.withdrawn))
+    fouled = [path for path, version in current if history.newest(version) in beyond]
     whole = (
         "The records are whole" if not book.faults else f"{count(len(book.faults), 'file')} of the records do not hold"
     )
@@ -61,14 +61,16 @@ def overview(book: Book, history: History) -> list[Answer]:
         f"{whole}: {count(len(book.runs), 'run')} made {count(len(history.made_by), 'version')} of "
         f"{count(len(current), 'artefact')}; {len(stale) or 'none'} of them stale, "
         f"{count(len({one.robot for one in running}), 'robot')} at work.",
-        "bad" if book.faults or used else "doubt" if stale else "good",
+        "bad" if book.faults or fouled else "doubt" if stale else "good",
         {
-            "from withdrawn episodes": sorted(path for path, version in current if version in fouled),
+            "from withdrawn episodes": fouled,
             "artefacts": [{"path": path, "sha256": one.digest, "stale": path in stale} for path, one in current],
             "champions": dict(book.champions),
             "deployments": [one.model_dump(mode="json", exclude={"previous"}) for one in running],
         },
-        sentences=[f"{count(used, 'current artefact')} made from episodes that were withdrawn since."] if used else (),
+        sentences=[f"{count(len(fouled), 'current artefact')} made from episodes that were withdrawn since."]
+        if fouled
+        else (),
         blocks=(
             Picture(
                 "The lineage",

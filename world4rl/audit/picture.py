@@ -128,22 +128,18 @@ def draw(book: Book, history: History, stale: Set[str], *, generations: int = GE
 
 
 def run_lineage(history: History) -> Lineage[int]:
-    """Which run used what which run had made; a version that several runs made counts as the first one's."""
+    """Which run used what which run had made."""
     lineage = Lineage[int]()
-    for version, runs in history.made_by.items():
-        for run in runs:
-            lineage.add(run)
-        for source in history.lineage.made_from[version]:
-            for run in runs:
-                before = [one for one in history.made_by.get(source, ()) if one < run]
-                lineage.add(run, before[-1:])
+    for made, sources in history.lineage.made_from.items():
+        if made.run is not None:
+            lineage.add(made.run, {one.run for one in sources if one.run is not None})
     return lineage
 
 
 def nodes_of(book: Book, history: History, stale: Set[str]) -> list[Node]:
     """A node a run, oldest first."""
     current = {history.made_by[version][-1] for version in history.current.values()}
-    fouled = history.lineage.descendants(bad := starts_of(book, history, book.withdrawn)) | bad
+    fouled = {one.run for one in history.beyond(starts_of(book, history, book.withdrawn))}
     lineage = run_lineage(history)
     upstream = _upstream(book, lineage)
     made = 0
@@ -190,8 +186,8 @@ def _upstream(book: Book, lineage: Lineage[int]) -> set[str]:
     return found
 
 
-def _state(run: int, outputs: Sequence[Version], current: Set[int], stale: Set[str], fouled: Set[Version]) -> str:
-    if any(version in fouled for version in outputs):
+def _state(run: int, outputs: Sequence[Version], current: Set[int], stale: Set[str], fouled: Set[int | None]) -> str:
+    if run in fouled:
         return "withdrawn"
     if run not in current:
         return "superseded"

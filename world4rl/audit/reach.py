@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable, Set
 from dataclasses import dataclass
 from typing import Any
 
 from world4rl.audit.answers import Answer, Table, answer, count, short
 from world4rl.audit.book import Book
 from world4rl.audit.find import PREFIX
-from world4rl.audit.versions import History, Version
+from world4rl.audit.versions import History, Making, Version
 from world4rl.errors import ConfigError, DataError
 from world4rl.provenance.episodes import EpisodeSet
 from world4rl.provenance.manifests import Acceptance
@@ -121,21 +121,23 @@ def _digests(sets: Iterable[EpisodeSet], accepted: Iterable[Acceptance]) -> froz
 
 
 def _tell(book: Book, history: History, source: Source) -> Answer:
-    ways = history.lineage.ways(source.starts)
-    made = {version: way for version, way in ways.items() if version in history.made_by}
-    current = set(history.current.values())
+    ways = history.lineage.ways(history.makings(source.starts))
+    made: dict[Version, list[Making]] = {}
+    for one, way in ways.items():  # nearest first
+        if one.run is not None:
+            made.setdefault(one.version, way)
+    current = {version for version in history.current.values() if history.newest(version) in ways}
     digests = {version.digest for version in made}
     robots = [(one, end) for one, end in book.deployments if one.policy in digests]
     running = sorted({one.robot for one, end in robots if end is None})
     champions = sorted(task for task, digest in book.champions.items() if digest in digests)
-    unproven = _unproven(history)
     order = sorted(made, key=lambda one: (one not in current, one.path, history.made_by[one][-1]))
     now = sum(version in current for version in made)
     data: dict[str, Any] = {
         "source": source.name,
         "episodes": len(source.digests),
         "withdrawn": len(source.digests & book.withdrawn),
-        "artefacts": [_artefact(history, version, made[version], current, unproven) for version in order],
+        "artefacts": [_artefact(history, version, made[version], current) for version in order],
         "deployments": [_deployment(one, None if end is None else end.at) for one, end in robots],
         "champions": {task: book.champions[task] for task in champions},
     }
@@ -167,7 +169,7 @@ def _tell(book: Book, history: History, source: Source) -> Answer:
                         version.path,
                         short(version.digest),
                         "current" if version in current else "superseded",
-                        " → ".join([source.name, *(_place(one) for one in made[version])]),
+                        " → ".join([source.name, *(_place(one.version) for one in made[version])]),
                     )
                     for version in order
                 ],
@@ -177,30 +179,14 @@ def _tell(book: Book, history: History, source: Source) -> Answer:
     )
 
 
-def _unproven(history: History) -> Mapping[Version, Set[Version]]:
-    """Of each version: the inputs that are assumed only."""
-    found: dict[Version, set[Version]] = {}
-    for version, runs in history.made_by.items():
-        links = [link for run in runs for link in history.links[run]]
-        sure = {one for link in links if link.proven for one in link.versions}
-        found[version] = {one for link in links if not link.proven for one in link.versions} - sure
-    return found
-
-
-def _artefact(
-    history: History,
-    version: Version,
-    way: list[Version],
-    current: Set[Version],
-    unproven: Mapping[Version, Set[Version]],
-) -> dict[str, Any]:
+def _artefact(history: History, version: Version, way: list[Making], current: Set[Version]) -> dict[str, Any]:
     return {
         "path": version.path,
         "sha256": version.digest,
         "current": version in current,
         "run": history.made_by[version][-1] + 1,
-        "way": [{"path": one.path, "sha256": one.digest} for one in way],
-        "assumed": any(one in unproven[other] for one, other in itertools.pairwise(way)),
+        "way": [{"path": one.version.path, "sha256": one.version.digest} for one in way],
+        "assumed": any(history.is_assumed(one, other) for one, other in itertools.pairwise(way)),
     }
 
 

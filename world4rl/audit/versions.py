@@ -1,6 +1,8 @@
-"""The lineage of versions: what every run made from what, one node an artefact's path and digest.
+"""The lineage of versions: what every run made from what.
 
-A run's input is the output of an earlier run with the same path and digest. Where a run read a folder that holds the
+A version is an artefact's path and digest. Several runs may make the same one, each from data of its own, so the nodes
+of the graph are makings: a version and the run that made it. A run's input is the newest making, before that run, of
+the same path and digest. Where a run read a folder that holds the
 outputs of others (`data/store`), its digest is computed again from their files: equal digests prove which versions lay
 there. Where nothing earlier fits, everything that may have lain there is taken for an input, and the link is said to
 be assumed: an audit that names too much is better than one that misses something.
@@ -12,6 +14,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
+from typing import NamedTuple
 
 from world4rl.audit.book import Book
 from world4rl.paths import Paths
@@ -38,6 +41,13 @@ class Version:
         return f"{self.path} @ {self.digest[:12]}"
 
 
+class Making(NamedTuple):
+    """A version and the run that made it, by its index in the book; None where no run did."""
+
+    version: Version
+    run: int | None
+
+
 @dataclass(frozen=True)
 class Link:
     """An input of a run.
@@ -58,7 +68,7 @@ class History:
     """The versions of all runs. Runs go by their index in the book, oldest first.
 
     Attributes:
-        lineage: The graph.
+        lineage: What was made from what.
         made_by: The runs that made each version.
         versions: The versions of each path, in the order in which they were made; one made again stands twice.
         files: The digests of the single files of each version, by their paths relative to it; of a file: at `.`.
@@ -67,7 +77,7 @@ class History:
         datasets: Ids of the accepted datasets that a version holds as they landed.
     """
 
-    lineage: Lineage[Version] = field(default_factory=Lineage)
+    lineage: Lineage[Making] = field(default_factory=Lineage)
     made_by: dict[Version, list[int]] = field(default_factory=lambda: defaultdict(list))
     versions: dict[str, list[Version]] = field(default_factory=lambda: defaultdict(list))
     files: dict[Version, dict[str, str]] = field(default_factory=dict)
@@ -80,6 +90,31 @@ class History:
     def current(self) -> Mapping[str, Version]:
         """The newest version of each path."""
         return {path: found[-1] for path, found in self.versions.items()}
+
+    def makings(self, versions: Iterable[Version]) -> set[Making]:
+        """All makings of some versions."""
+        return {Making(one, run) for one in versions for run in self.made_by.get(one, (None,))}
+
+    def behind(self, versions: Iterable[Version]) -> set[Making]:
+        """Everything that some versions were made from by any run, they themselves included."""
+        made = self.makings(versions)
+        return made | self.lineage.ancestors(made)
+
+    def beyond(self, versions: Iterable[Version]) -> set[Making]:
+        """Everything that was made from any making of some versions, they themselves included."""
+        made = self.makings(versions)
+        return made | self.lineage.descendants(made)
+
+    def newest(self, version: Version) -> Making:
+        """The last making of a version."""
+        return Making(version, self.made_by[version][-1])
+
+    def is_assumed(self, source: Making, made: Making) -> bool:
+        """Whether no digest says that something was made from a source, only that it may have been."""
+        if made.run is None:
+            return False
+        said = [link.proven for link in self.links[made.run] if source.version in link.versions]
+        return bool(said) and not any(said)
 
     def outputs(self, run: int, record: Record[Run]) -> list[Version]:
         """What a run made."""
@@ -94,7 +129,7 @@ class History:
         run = len(self.links)
         links = tuple(self._link(Version(one.name, one.sha256), record.predicate) for one in record.predicate.inputs)
         self.links.append(links)
-        sources = [version for link in links for version in link.versions]
+        sources = [self.before(version, run) for link in links for version in link.versions]
         for out in record.predicate.outputs:
             version = Version(out.name, out.sha256)
             if out.name not in self.versions:
@@ -103,10 +138,15 @@ class History:
             self.versions[out.name].append(version)
             self.made_by[version].append(run)
             self.files[version] = files = _files(out.name, record.subject)
-            self.lineage.add(version, [source for source in sources if source != version])
+            self.lineage.add(Making(version, run), sources)
             self.holds[version].update(_sets_of(out.name, record.predicate))
             if is_landed(out.name):
                 self.datasets[version].update(name.split("/")[0] for name in files if "/" in name)
+
+    def before(self, version: Version, run: int) -> Making:
+        """The making of a version that a run found."""
+        earlier = [one for one in self.made_by.get(version, ()) if one < run]
+        return Making(version, earlier[-1] if earlier else None)
 
     def _link(self, read: Version, run: Run) -> Link:
         if read in self.made_by:
@@ -177,8 +217,9 @@ def _add_policies(book: Book, history: History) -> None:
         policies = {acted.get(dataset) for dataset in history.datasets[version]}
         policies |= {book.sets[digest].statement.policy for digest in history.holds[version] if digest in book.sets}
         for policy in policies - {None}:
-            before = [one for one in by_digest[str(policy)] if history.made_by[one][0] < history.made_by[version][0]]
-            history.lineage.add(version, before)
+            for run in history.made_by[version]:
+                before = [history.before(one, run) for one in by_digest[str(policy)]]
+                history.lineage.add(Making(version, run), [one for one in before if one.run is not None])
 
 
 def _files(output: str, subjects: Iterable[Subject]) -> dict[str, str]:

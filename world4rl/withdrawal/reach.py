@@ -49,5 +49,5 @@ def made_from(history: History, sets: Collection[str]) -> set[tuple[str, str]]:
         Paths and the digests that they had.
     """
     stores = {version for version, held in history.holds.items() if not held.isdisjoint(sets)}
-    found = stores | history.lineage.descendants(stores)
-    return {(one.path, one.digest) for one in found if one in history.made_by and not is_landed(one.path)}
+    found = {one.version for one in history.beyond(stores) if one.run is not None}
+    return {(one.path, one.digest) for one in found if not is_landed(one.path)}
