@@ -66,6 +66,17 @@ class StageTranslator:
         """The key of what no stage makes: the manifests of landed data."""
         return self.get_asset_key("manifest")
 
+    def get_upstream(self, project: DvcProject, step: Step) -> list[str]:
+        """The steps that it reads from.
+
+        The report reads from nearly all; of such a last step only those count that the others do not come from, or
+        its arrows would hide the graph.
+        """
+        if any(step.name in other.upstream for other in project.steps.values()):
+            return list(step.upstream)
+        implied = {above for name in step.upstream for above in _above(project, name)}
+        return [name for name in step.upstream if name not in implied]
+
     def get_group_name(self, layer: Layer, step: Step) -> str:
         """The group: the layer's name."""
         return layer.name
@@ -102,7 +113,7 @@ class StageTranslator:
         sources = [self.get_source_key()] if any(stage.sources for stage in step.stages) else []
         return AssetSpec(
             key=self.get_asset_key(step.name),
-            deps=[*sources, *(self.get_asset_key(upstream) for upstream in step.upstream)],
+            deps=[*sources, *(self.get_asset_key(upstream) for upstream in self.get_upstream(project, step))],
             group_name=self.get_group_name(layer, step),
             description=self.get_description(layer, step),
             owners=self.get_owners(layer, step),
@@ -112,3 +123,9 @@ class StageTranslator:
             code_version=project.step_code_version(step),
             partitions_def=self.get_partitions_def(step),
         )
+
+
+def _above(project: DvcProject, step: str) -> set[str]:
+    """All steps that a step is made from."""
+    direct = project.steps[step].upstream
+    return {*direct, *(above for name in direct for above in _above(project, name))}
