@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import os
+import socket
 import sys
 from pathlib import Path
 
 from pipelines.instance import prepare_home
-from world4rl.errors import World4RLError
+from world4rl.errors import MachineError, World4RLError
 
+HOST = "127.0.0.1"
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -21,13 +23,32 @@ def main() -> int:
     options = parser.parse_args()
     try:
         prepare_home(options.root)
+        require_free(options.port)
     except World4RLError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     os.chdir(options.root)
-    print(f"Dagster UI: http://127.0.0.1:{options.port} (Ctrl-C ends it)", flush=True)
-    command = [sys.executable, "-m", "dagster", "dev", "-w", "workspace.yaml", "-h", "127.0.0.1", "-p"]
+    print(f"Dagster UI: http://{HOST}:{options.port} (Ctrl-C ends it)", flush=True)
+    command = [sys.executable, "-m", "dagster", "dev", "-w", "workspace.yaml", "-h", HOST, "-p"]
     os.execv(sys.executable, [*command, str(options.port)])
+
+
+def require_free(port: int) -> None:
+    """Makes sure that nobody listens on a port of loopback: Dagster would start a second daemon and choose another one.
+
+    Raises:
+        MachineError: somebody does.
+    """
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # what has just ended does not count
+        try:
+            probe.bind((HOST, port))
+        except OSError as error:
+            raise MachineError(
+                f"the port cannot be used: {error.strerror}",
+                where=f"{HOST}:{port}",
+                remedy="open the UI that runs there already, or end it; `python -m pipelines.ui --port` takes another port",
+            ) from None
 
 
 if __name__ == "__main__":

@@ -1,0 +1,40 @@
+"""What `make ui` refuses before it starts anything."""
+
+from __future__ import annotations
+
+import socket
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipelines import ui
+
+
+def test_a_port_that_somebody_listens_on_is_one_clear_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DAGSTER_HOME", "")
+    monkeypatch.setenv("DAGSTER_DISABLE_TELEMETRY", "1")
+    monkeypatch.setattr("os.execv", lambda *_: pytest.fail("it started all the same"))
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        monkeypatch.setattr(sys, "argv", ["ui", "--root", str(tmp_path), "--port", str(port)])
+        assert ui.main() == 1
+    said = capsys.readouterr().err
+    assert f"127.0.0.1:{port}" in said
+    assert "--port" in said
+
+
+def test_a_free_port_is_handed_to_dagster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DAGSTER_HOME", "")
+    monkeypatch.setenv("DAGSTER_DISABLE_TELEMETRY", "1")
+    monkeypatch.chdir(tmp_path)
+    started: list[list[str]] = []
+    monkeypatch.setattr("os.execv", lambda _, command: started.append(command))
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    monkeypatch.setattr(sys, "argv", ["ui", "--root", str(tmp_path), "--port", str(port)])
+    ui.main()
+    ((*_, address, option, number),) = started
+    assert (address, option, number) == ("127.0.0.1", "-p", str(port))
