@@ -101,10 +101,10 @@ def _figures(evidence: Mapping[str, Any]) -> dict[str, Any]:
         for side, name in names
     ]
     return {
-        "effect (points)": float(evidence["effect_points"]),
+        "effect (points)": round(float(evidence["effect_points"]), 1),
         "interval": f"{low:+.1f} to {high:+.1f} points ({100 * evidence['confidence']:.0f} %)",
         "trials": int(evidence["challenger"]["trials"]),
-        "p": float(evidence["p_value"]),
+        "p": round(float(evidence["p_value"]), 4),
         "test": MetadataValue.text(evidence["test"]),
         "comparison": showing.table(["policy", "successes", "trials", "rate"], rows),
     }

@@ -47,7 +47,7 @@ def require_free(port: int) -> None:
             raise MachineError(
                 f"the port cannot be used: {error.strerror}",
                 where=f"{HOST}:{port}",
-                remedy="open the UI that runs there already, or end it; `python -m pipelines.ui --port` takes another port",
+                remedy="open the UI that runs there, end it, or try `python -m pipelines.ui --port N`",
             ) from None
 
 

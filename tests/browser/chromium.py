@@ -42,6 +42,7 @@ FLAGS = (
     "--remote-debugging-port=0",
 )
 ANSWER_SECONDS = 60.0
+STILL_SECONDS = 6.0  # that a picture is waited for at most
 
 # The smallest visible element with a text that may be clicked, scrolled into view: the middle of it, or null.
 FIND = """
@@ -54,6 +55,17 @@ FIND = """
   const found = shown.sort((a, b) => area(a) - area(b))[0];
   if (!found) return null;
   found.scrollIntoView({block: "center", inline: "center"});
+  const box = found.getBoundingClientRect();
+  return {x: box.x + box.width / 2, y: box.y + box.height / 2};
+}
+"""
+
+
+# The middle of the last icon with a label, or null.
+ICON = """
+label => {
+  const found = [...document.querySelectorAll("[aria-label]")].filter(icon => icon.ariaLabel === label).at(-1);
+  if (!found) return null;
   const box = found.getBoundingClientRect();
   return {x: box.x + box.width / 2, y: box.y + box.height / 2};
 }
@@ -145,6 +157,12 @@ class Page:
             before, place = place, self.evaluate(script)
         self.click_at(place["x"], place["y"])
 
+    def click_icon(self, label: str) -> None:
+        """Clicks the last icon with a label, where there is one: an open panel has one that closes it."""
+        place = self.evaluate(f"({ICON})({json.dumps(label)})")
+        if place:
+            self.click_at(place["x"], place["y"])
+
     def click_at(self, x: float, y: float) -> None:
         """Clicks a place, in pixels from the upper left."""
         mouse = {"x": x, "y": y, "button": "left", "clickCount": 1}
@@ -153,9 +171,16 @@ class Page:
         self.tell("Input.dispatchMouseEvent", type="mouseReleased", **mouse)
 
     def screenshot(self, path: Path) -> None:
-        """Writes what the tab shows as a PNG file."""
+        """Writes what the tab shows as a PNG file, as soon as it keeps still; clocks never do."""
+        end, before, shown = time.monotonic() + STILL_SECONDS, None, self._shown()
+        while shown != before and time.monotonic() < end:
+            time.sleep(1.0)
+            before, shown = shown, self._shown()
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(base64.b64decode(self.tell("Page.captureScreenshot", format="png")["data"]))
+        path.write_bytes(shown)
+
+    def _shown(self) -> bytes:
+        return base64.b64decode(self.tell("Page.captureScreenshot", format="png")["data"])
 
     def close(self) -> None:
         """Ends the connection; the tab goes with the browser."""

@@ -62,9 +62,11 @@ class Visit:
             picture.quantize(128, dither=Image.Dither.NONE).save(file, optimize=True)
 
     def open_graph(self, groups: Sequence[str], assets: Sequence[str]) -> str:
-        """Opens the asset graph with its groups expanded."""
+        """Opens the asset graph with its groups expanded, over the whole width; assets out of sight are not drawn."""
         expanded = quote(",".join(f"global@global:{group}" for group in groups))
-        return self.go(f"/asset-groups?expanded={expanded}", *assets)
+        self.go(f"/asset-groups?expanded={expanded}", "demos")
+        self.page.click_icon("panel_show_right")
+        return self.page.wait_for_text(*assets)
 
     def materialise_by_click(self, asset: str) -> None:
         """Clicks Materialize on an asset's page, chooses all partitions, and waits for their end."""

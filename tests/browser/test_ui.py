@@ -32,8 +32,8 @@ def visit(request, tmp_path_factory):
 
 def test_the_graph_shows_every_group_and_asset(visit):
     steps = visit.toy.project.steps
-    groups = ("demos", "rollouts", "world_model", "policies", "evaluation")
-    visit.open_graph(groups, [*groups, *steps])
+    groups = ("landing", "demos", "rollouts", "world_model", "policies", "evaluation", "promotion")
+    visit.open_graph(groups, [*groups, *steps, "manifest", "champion"])
     visit.picture("ui-assets")
 
 
