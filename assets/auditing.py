@@ -26,7 +26,7 @@ def _pages(paths: Paths, stage: Stage) -> dict[str, Any]:
     from world4rl.audit.book import read_book
     from world4rl.audit.episodes import episodes_behind
     from world4rl.audit.find import on_record
-    from world4rl.audit.pages import overview, write_page
+    from world4rl.audit.pages import further, overview, write_page
     from world4rl.audit.versions import history_of
     from world4rl.audit.who import who_made
 
@@ -36,8 +36,10 @@ def _pages(paths: Paths, stage: Stage) -> dict[str, Any]:
     links: dict[str, Any] = {}
     try:
         if made:
-            own = [who_made(book, history, made[0]), episodes_behind(book, history, made[0], listed=False)]
-            write_page(book, stage.name, own, paths.audit(stage.name))
+            episodes = episodes_behind(book, history, made[0], listed=False)
+            operators = sorted(filter(None, episodes.data["operators"]))
+            more = further(book, stage.name, made[0].asked, operators)
+            write_page(book, stage.name, [who_made(book, history, made[0]), episodes, more], paths.audit(stage.name))
             links["audit: who, when, with what, from which episodes"] = showing.file(paths.audit(stage.name))
         write_page(book, "Overview", overview(book, history), paths.audit("index"))
         links["audit: the lineage, what is stale"] = showing.file(paths.audit("index"))

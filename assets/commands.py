@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from world4rl.commands.options import PARAMS, ROOT, JsonOption, ParamsOption, RootOption
+from world4rl.commands.options import PARAMS, ROOT, HtmlOption, JsonOption, ParamsOption, RootOption
 
 PANEL = "Lineage"
 
@@ -64,29 +64,25 @@ def reproduce(
         float, typer.Option(min=0.0, help="Figures agree when |a - b| <= TOLERANCE x max(1, |a|).")
     ] = 0.05,
     json_: JsonOption = False,
+    html: HtmlOption = None,
     root: RootOption = ROOT,
 ) -> None:
     """Run a recorded stage again in a fresh working tree and compare; status 1 when the outcome is different."""
-    import dataclasses
-
     from assets.reproducing import reproduce as run_again
+    from assets.reproducing import tell
     from world4rl import progress
+    from world4rl.audit.book import read_book
+    from world4rl.audit.pages import write_page
+    from world4rl.paths import Paths
 
     with progress.session(f"reproduce {what}"):
         found = run_again(root, what, tolerance)
-    if json_:
-        typer.echo(json.dumps(dataclasses.asdict(found), indent=2))
-    else:
-        comparison = found.comparison
-        typer.echo(f"{found.stage} is {comparison.verdict} (record {found.record}, tree {found.commit[:12]})")
-        for name in comparison.files:
-            typer.echo(f"  other bytes: {name}")
-        for pair in comparison.figures:
-            typer.echo(f"  {pair.name}: {pair.recorded} then, {pair.again} now")
-        typer.echo(f"  {comparison.compared} figures compared, tolerance {comparison.tolerance:g}")
-        if found.otherwise:
-            typer.echo(f"  not as it was then: {', '.join(found.otherwise)}")
-    if found.comparison.verdict == "different":
+    book = read_book(Paths(root))
+    answer = tell(book, what, found)
+    typer.echo(answer.json() if json_ else answer.text())
+    if html is not None:
+        write_page(book, answer.question, [answer], html)
+    if not answer.ok:
         raise typer.Exit(1)
 
 
@@ -156,5 +152,6 @@ def withdraw(
             withdrawals.carry_out(request, plan, by=by or "", because=because or "")
             if retrain:
                 withdrawals.retrain()
+            withdrawals.keep()
     if not as_json:
         typer.echo("done" if yes else "nothing was changed: --yes carries it out")

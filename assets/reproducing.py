@@ -14,7 +14,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from assets.dvc_project import DvcProject, Stage, lend
@@ -22,6 +22,9 @@ from assets.lineage_ref import commit_of_record, snapshot
 from assets.recording import figures_of
 from assets.stage_runner import THREAD_VARIABLES
 from world4rl import machine, progress
+from world4rl.audit.answers import Answer, Table, answer, count
+from world4rl.audit.answers import Verdict as Goodness
+from world4rl.audit.book import Book
 from world4rl.errors import ConfigError, DataError
 from world4rl.files import locked
 from world4rl.paths import Paths
@@ -119,6 +122,37 @@ def reproduce(root: Path, what: str, tolerance: float) -> Reproduction:
         _run(tree, stage, run)
         comparison = compare(_recorded(record, stage), _made(tree, stage), tolerance)
     return Reproduction(stage.name, file.name, commit, otherwise, comparison)
+
+
+def tell(book: Book, what: str, found: Reproduction) -> Answer:
+    """The answer to whether something comes out again.
+
+    Args:
+        book: The records.
+        what: As it was asked for.
+        found: What came of it.
+    """
+    comparison = found.comparison
+    sentences = [f"Compared with the record {found.record}, in the tree of {found.commit[:12]}."]
+    sentences += [f"Not as it was then: {', '.join(found.otherwise)}."] if found.otherwise else []
+    sentences.append(f"{count(comparison.compared, 'figure')} compared, tolerance {comparison.tolerance:g}.")
+    verdicts: dict[str, Goodness] = {"bit-equal": "good", "metric-equal": "doubt", "different": "bad"}
+    return answer(
+        book,
+        f"Does {what} come out again?",
+        f"{found.stage} is {comparison.verdict}.",
+        verdicts[comparison.verdict],
+        asdict(found),
+        sentences=sentences,
+        blocks=(
+            Table("Other bytes", ("file",), [(name,) for name in comparison.files]),
+            Table(
+                "Other figures",
+                ("name", "then", "now"),
+                [(pair.name, pair.recorded, pair.again) for pair in comparison.figures],
+            ),
+        ),
+    )
 
 
 @contextmanager

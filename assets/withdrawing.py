@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from assets.dvc_project import DvcProject, Stage
+from assets.lineage_ref import commit_lineage, push_lineage
 from assets.purge import Found, Storages
+from assets.recording import record_project
 from world4rl import progress
 from world4rl.audit.book import read_book
 from world4rl.audit.versions import history_of
@@ -254,6 +256,19 @@ class Withdrawals:
             DataError: a stage failed.
         """
         self.storages.run("repro")
+
+    def keep(self) -> None:
+        """Records what ran and commits the state to the lineage, as after any run.
+
+        Raises:
+            MachineError: Git or the remote failed. The withdrawal stands; `world4rl lineage` does the rest.
+        """
+        root = self.paths.root
+        for stage, kept in record_project(self.project):
+            if kept is not None and kept.new:
+                progress.log(f"{stage.name} is recorded")
+        if commit_lineage(root) is not None and self.params.lineage.push:
+            push_lineage(root)
 
     def _chosen(self, accepted: Sequence[Acceptance], request: Request) -> list[LandedEpisode]:
         """The accepted episodes that the request names; none where only an earlier withdrawal is to be finished."""

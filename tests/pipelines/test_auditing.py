@@ -41,6 +41,8 @@ def test_a_stage_links_to_its_page_and_to_the_overview(made: MadeUp) -> None:
     files = [Path(link.path) for link in links.values()]
     assert files == [made.paths.audit("bc@push-v3").resolve(), made.paths.audit("index").resolve()]
     assert "Which episodes made models/push-v3/bc?" in files[0].read_text()
+    assert "world4rl reproduce bc@push-v3 --html" in files[0].read_text()
+    assert "world4rl audit verify models/push-v3/bc" in files[0].read_text()
     assert "The lineage" in files[1].read_text()
 
 

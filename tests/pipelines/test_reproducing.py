@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -166,9 +167,12 @@ def test_the_command_prints_for_people_and_machines_and_ends_with_a_status(toy) 
     assert same.returncode == 0, same.stderr
     assert json.loads(same.stdout)["comparison"]["verdict"] == "bit-equal"
     noisy = os.environ | {"TOY_NOISE": "3"}
-    other = subprocess.run(called, capture_output=True, text=True, check=False, env=noisy)
+    page = toy.root / "again.html"
+    other = subprocess.run([*called, "--html", str(page)], capture_output=True, text=True, check=False, env=noisy)
     assert other.returncode == 1
-    assert "loss: 1.0 then, 4.0 now" in other.stdout
+    assert "world_model is different" in other.stdout
+    assert re.search(r"loss +1\.0 +4\.0", other.stdout)
+    assert "world_model is different" in page.read_text()
 
 
 def test_the_commands_that_record_and_commit(toy) -> None:

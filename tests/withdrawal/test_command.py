@@ -12,6 +12,9 @@ from typer.testing import CliRunner
 from assets.commands import add
 from assets.withdrawing import Request
 from tests.withdrawal.conftest import ADA, BOB, TASK, Lab
+from world4rl.audit.book import read_book
+from world4rl.audit.verify import verify
+from world4rl.audit.versions import history_of
 from world4rl.errors import ConfigError, MachineError
 from world4rl.provenance.decisions import Decisions
 
@@ -47,6 +50,11 @@ def test_a_look_then_the_deed(lab: Lab) -> None:
     (rest,) = lab.accepted().values()
     assert rest.statement.operator == BOB
     assert {path.name for path in lab.paths.store(TASK, "expert").iterdir()} == {"collected", rest.id}
+    book = read_book(lab.paths)
+    assert {one.predicate.stage for one in book.runs} >= {f"landed@{TASK}", f"bc@{TASK}"}, "what ran is on record"
+    found = verify(book, history_of(book))
+    assert not found.faults
+    assert not found.data["differences"]
 
 
 @pytest.fixture

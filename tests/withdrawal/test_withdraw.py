@@ -11,6 +11,7 @@ import pytest
 
 from assets.withdrawing import Request
 from tests.withdrawal.conftest import ADA, BOB, TASK, Lab, pictures_of
+from world4rl.audit.book import read_book
 from world4rl.errors import ConfigError, DataError, MachineError
 from world4rl.promotion.champions import keep
 from world4rl.provenance.decisions import Decisions, Deployment, Withdrawal
@@ -72,6 +73,7 @@ def test_nothing_of_a_person_who_withdrew_is_left(recorded: Lab) -> None:
         f"models/{TASK}/bc",
         "reports/fidelity",
     }
+    assert not read_book(lab.paths).faults, "lists of episodes without names are vouched for by the decision"
 
 
 def test_pictures_of_quarantined_episodes_go_too(lab: Lab) -> None:

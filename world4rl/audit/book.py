@@ -177,7 +177,7 @@ def _read_book(paths: Paths) -> Book:
 def _sets(paths: Paths, runs: list[Record[Run]]) -> tuple[dict[str, EpisodeSet], list[DataError]]:
     """Every set that lies there or that a run names."""
     named = {digest for record in runs for digests in record.predicate.episodes.values() for digest in digests}
-    there = {path.stem for path in paths.episode_set("any").parent.glob("*.json")}
+    there = {path.name.partition(".")[0] for path in paths.episode_set("any").parent.glob("*.json")}
     found: dict[str, EpisodeSet] = {}
     faults = []
     for digest in sorted(named | there):

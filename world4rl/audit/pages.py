@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,6 +15,8 @@ from world4rl.audit.stale import find_stale, tell_stale
 from world4rl.audit.versions import History
 from world4rl.files import write_text
 from world4rl.pages import render
+
+OPERATORS = 5  # that a page names a command for
 
 
 def page(title: str, answers: Sequence[Answer], *, where: str, written: str) -> str:
@@ -43,6 +46,31 @@ def write_page(book: Book, title: str, answers: Sequence[Answer], out: Path) -> 
     """Writes a page, now."""
     written = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     write_text(out, page(title, answers, where=str(book.paths.root.resolve()), written=written))
+
+
+def further(book: Book, stage: str, path: str, operators: Sequence[str]) -> Answer:
+    """What else can be asked about what a stage made, each with the command that answers.
+
+    Args:
+        book: The records.
+        stage: The stage's name.
+        path: Its first output.
+        operators: Who recorded the episodes behind it.
+    """
+    page_of = f"reports/audit/{stage}"
+    rows = [
+        ("is it bit-identical to what was made", f"world4rl audit verify {path}"),
+        ("is it stale, because of what, since when", "world4rl audit stale"),
+        ("does it come out again", f"world4rl reproduce {stage} --html {page_of}-again.html"),
+        ("which episodes made it, all of them", f"world4rl audit episodes {path} --json"),
+        *(
+            (f"what did {name} reach, and which robots", f"world4rl audit reach --operator {shlex.quote(name)}")
+            for name in operators[:OPERATORS]
+        ),
+        ("what would a withdrawal remove", "world4rl withdraw --operator NAME"),
+    ]
+    headline = "Each of these commands answers, as text, as JSON (--json), and as a page (--html FILE)."
+    return answer(book, "What else?", headline, "good", {}, blocks=[Table("Ask", ("question", "command"), rows)])
 
 
 def overview(book: Book, history: History) -> list[Answer]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from world4rl.commands.options import ROOT, JsonOption, RootOption
+from world4rl.commands.options import ROOT, HtmlOption, JsonOption, RootOption
 
 if TYPE_CHECKING:
     from world4rl.audit.answers import Answer
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from world4rl.audit.versions import History
 
 PANEL = "Audit"
-HtmlOption = Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write a page there as well.")]
 DiskOption = Annotated[bool, typer.Option("--disk", help="Read the artefacts too, not only what they were made from.")]
 AskedArgument = Annotated[str, typer.Argument(metavar="FILE|FOLDER|DIGEST", help="Anywhere on the disk.")]
 
