@@ -14,6 +14,7 @@ import pytest
 from benchmarks.lineage import MadeUp
 from tests.audit.conftest import TASKS, open_book
 from world4rl.audit.episodes import which_episodes
+from world4rl.audit.pages import overview
 from world4rl.audit.reach import reach
 from world4rl.audit.stale import find_stale, what_is_stale
 from world4rl.audit.verify import verify
@@ -181,6 +182,9 @@ def test_withdrawn_episodes_make_what_holds_them_stale_since_then(copy: MadeUp) 
     answer = which_episodes(book, history, f"models/{PUSH}/bc")
     assert answer.data["withdrawn"] == 1
     assert not answer.ok
+    first = overview(book, history)[0]
+    assert not first.ok
+    assert f"Robots that run what was made from withdrawn episodes: arm-1 ({PUSH})." in first.text()
 
 
 def test_a_changed_parameter_makes_all_stale_that_may_read_it(copy: MadeUp) -> None:

@@ -80,6 +80,8 @@ def overview(book: Book, history: History) -> list[Answer]:
     running = [one for one, end in book.deployments if end is None]
     beyond = history.beyond(starts_of(book, history, book.withdrawn))
     fouled = [path for path, version in current if history.newest(version) in beyond]
+    digests = {one.version.digest for one in beyond}
+    must_stop = [one for one in running if one.policy in digests]
     whole = (
         "The records are whole" if not book.faults else f"{count(len(book.faults), 'file')} of the records do not hold"
     )
@@ -89,16 +91,14 @@ def overview(book: Book, history: History) -> list[Answer]:
         f"{whole}: {count(len(book.runs), 'run')} made {count(len(history.made_by), 'version')} of "
         f"{count(len(current), 'artefact')}; {len(stale) or 'none'} of them stale, "
         f"{count(len({one.robot for one in running}), 'robot')} at work.",
-        "bad" if book.faults or fouled else "doubt" if stale else "good",
+        "bad" if book.faults or fouled or must_stop else "doubt" if stale else "good",
         {
             "from withdrawn episodes": fouled,
             "artefacts": [{"path": path, "sha256": one.digest, "stale": path in stale} for path, one in current],
             "champions": dict(book.champions),
             "deployments": [one.model_dump(mode="json", exclude={"previous"}) for one in running],
         },
-        sentences=[f"{count(len(fouled), 'current artefact')} made from episodes that were withdrawn since."]
-        if fouled
-        else (),
+        sentences=_about_withdrawn(fouled, [f"{one.robot} ({one.task})" for one in must_stop]),
         blocks=(
             Picture(
                 "The lineage",
@@ -117,8 +117,18 @@ def overview(book: Book, history: History) -> list[Answer]:
             ),
             Table(
                 "On robots",
-                ("robot", "task", "policy", "since", "by"),
-                [(one.robot, one.task, short(str(one.policy)), one.at, one.by) for one in running],
+                ("robot", "task", "policy", "since", "by", ""),
+                [
+                    (
+                        one.robot,
+                        one.task,
+                        short(str(one.policy)),
+                        one.at,
+                        one.by,
+                        "made from withdrawn episodes" if one in must_stop else "",
+                    )
+                    for one in running
+                ],
             ),
             Table(
                 "Artefacts",
@@ -126,7 +136,7 @@ def overview(book: Book, history: History) -> list[Answer]:
                 [
                     (
                         path,
-                        one.digest,
+                        short(one.digest),
                         book.runs[history.made_by[one][-1]].predicate.stage,
                         book.runs[history.made_by[one][-1]].predicate.ended,
                         "stale" if path in stale else "current",
@@ -137,3 +147,10 @@ def overview(book: Book, history: History) -> list[Answer]:
         ),
     )
     return [first, tell_stale(book, history, stale)]
+
+
+def _about_withdrawn(artefacts: Sequence[str], robots: Sequence[str]) -> list[str]:
+    """What an overview says of what was made from withdrawn episodes."""
+    made = [f"{count(len(artefacts), 'current artefact')} made from episodes that were withdrawn since."]
+    run = [f"Robots that run what was made from withdrawn episodes: {', '.join(robots)}."]
+    return (made if artefacts else []) + (run if robots else [])
