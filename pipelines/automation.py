@@ -10,11 +10,13 @@ from pathlib import Path
 from time import time as now
 
 from dagster import (
-    AssetSpec,
+    AssetExecutionContext,
+    AssetsDefinition,
     DagsterInvalidDefinitionError,
     DefaultScheduleStatus,
     DefaultSensorStatus,
     JobDefinition,
+    MaterializeResult,
     OpExecutionContext,
     RunRequest,
     ScheduleDefinition,
@@ -23,6 +25,7 @@ from dagster import (
     SensorEvaluationContext,
     SensorResult,
     SkipReason,
+    asset,
     in_process_executor,
     job,
     op,
@@ -31,23 +34,27 @@ from dagster import (
 )
 
 from pipelines.jobs import JOBS, PRIORITY_TAG, TAKING, Passage
-from pipelines.retraining import PLAN_KEY, RETRAIN, WHY_TAG, Retrainer, plan_event, read_memory
+from pipelines.retraining import (
+    PLAN_KEY,
+    RETRAIN,
+    WHY_TAG,
+    Retrainer,
+    plan_event,
+    plan_metadata,
+    plan_rows,
+    read_memory,
+)
 from world4rl.config import Retraining, load_params
 from world4rl.errors import ConfigError
 
 INTERVAL_SECONDS = 15
-PLAN = AssetSpec(
-    PLAN_KEY,
-    group_name="landing",
-    description="What was going to run, and why, each time that a retraining began. `world4rl plan` prints it for now.",
-    kinds={"markdown"},
-)
 
 
 @dataclass(frozen=True)
 class Automation:
     """Parts of the definitions."""
 
+    plan: AssetsDefinition
     jobs: Sequence[JobDefinition]
     sensors: Sequence[SensorDefinition]
     schedules: Sequence[ScheduleDefinition]
@@ -67,7 +74,22 @@ def build_automation(root: Path, passages: Sequence[Passage]) -> Automation:
     retrainer = Retrainer(root, passages)
     retrain = _retrain_job(retrainer)
     nightly = _nightly(retrainer, rules, retrain, root)
-    return Automation([retrain], [_batch_policy(retrainer, rules)], [nightly] if nightly else [])
+    return Automation(_plan(retrainer), [retrain], [_batch_policy(retrainer, rules)], [nightly] if nightly else [])
+
+
+def _plan(retrainer: Retrainer) -> AssetsDefinition:
+    @asset(
+        key=PLAN_KEY,
+        group_name="landing",
+        description="What would run now, and why: *Materialize* looks and runs nothing. Each time that a retraining "
+        "begins, what was going to run.",
+        kinds={"markdown"},
+    )
+    def plan(context: AssetExecutionContext) -> MaterializeResult:
+        found, behind = retrainer.stale(context.instance)
+        return MaterializeResult(metadata=plan_metadata(found, "nobody: this is a look", behind))
+
+    return plan
 
 
 def _retrain_job(retrainer: Retrainer) -> JobDefinition:
@@ -76,11 +98,9 @@ def _retrain_job(retrainer: Retrainer) -> JobDefinition:
         plan, behind = retrainer.stale(context.instance)
         why = context.run.tags.get(WHY_TAG, f"asked for by run {context.run_id[:8]}")
         context.log.info(f"{why}: {plan}")
-        for stage, action, reasons in plan.rows():
-            context.log.info(f"{stage} {action}: {reasons}")
-        for name in behind:
-            context.log.info(f"{name} runs: what it is made from changed")
-        context.log_event(plan_event(plan, why))
+        for name, action, reasons in plan_rows(plan, behind):
+            context.log.info(f"{name} {action}: {reasons}")
+        context.log_event(plan_event(plan, why, behind))
 
     @job(
         name=RETRAIN,

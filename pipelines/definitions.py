@@ -15,7 +15,7 @@ from assets.dvc_project import DvcProject
 from assets.factory import build_layer
 from assets.promotion import CHALLENGE, build_champion
 from assets.translator import StageTranslator
-from pipelines.automation import PLAN, build_automation
+from pipelines.automation import build_automation
 from pipelines.jobs import JOBS, passages
 from pipelines.landing import build_landing_sensor, build_manifest_check, build_take_job, landing_specs
 from pipelines.lineage import build_lineage_sensor, build_push_job
@@ -64,7 +64,7 @@ def build_defs(
         # other's.
         warnings.simplefilter("ignore", PreviewWarning)
         return Definitions(
-            assets=[*landing_specs(manifest, tasks), PLAN, *lineage],
+            assets=[*landing_specs(manifest, tasks), automation.plan, *lineage],
             asset_checks=[
                 build_manifest_check(root, manifest, tasks),
                 *(build_check(project, gate, translator) for gate in GATES),

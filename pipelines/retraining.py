@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from dataclasses import field as dataclass_field
 from pathlib import Path
+from typing import Any
 
 from dagster import (
     AssetKey,
@@ -403,17 +404,24 @@ def read_memory(cursor: str | None) -> Memory | None:
         return None
 
 
-def plan_event(plan: Plan, why: str) -> AssetMaterialization:
+def plan_rows(plan: Plan, behind: Sequence[str] = ()) -> list[tuple[str, str, str]]:
+    """What a plan does not leave as it is, and why: stages, then assets that are none (`Retrainer.stale`)."""
+    return [*plan.rows(), *((name, "runs", "what it is made from changed") for name in behind)]
+
+
+def plan_metadata(plan: Plan, why: str, behind: Sequence[str] = ()) -> dict[str, Any]:
     """The plan as Dagster shows it."""
-    return AssetMaterialization(
-        asset_key=PLAN_KEY,
-        description=why,
-        metadata={
-            "asked for by": why,
-            "in short": str(plan),
-            "plan": showing.table(["stage", "what", "why"], plan.rows() or [("none", None, None)]),
-        },
-    )
+    rows = plan_rows(plan, behind)
+    return {
+        "asked for by": why,
+        "in short": str(plan),
+        "plan": showing.table(["what", "", "why"], rows or [("nothing", None, None)]),
+    }
+
+
+def plan_event(plan: Plan, why: str, behind: Sequence[str] = ()) -> AssetMaterialization:
+    """The plan of what somebody asked for."""
+    return AssetMaterialization(PLAN_KEY, description=why, metadata=plan_metadata(plan, why, behind))
 
 
 def _before(group: _Group, groups: Sequence[_Group]) -> list[str]:

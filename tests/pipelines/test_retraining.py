@@ -443,6 +443,17 @@ def test_a_night_where_nothing_was_ever_made_begins_nothing(site: Site) -> None:
     assert "nothing was ever made here" in str(verdict.skip_message)
 
 
+def test_a_look_at_the_plan_runs_nothing(site: Site) -> None:
+    site.land(ONE, 1)
+    job = site.definitions.resolve_implicit_global_asset_job_def()
+    result = job.execute_in_process(asset_selection=[AssetKey("plan")], instance=site.instance)
+    (event,) = result.asset_materializations_for_node("plan")
+    assert f"| landed@{ONE} | runs | manifest moved from " in event.metadata["plan"].value
+    assert event.metadata["asked for by"].value == "nobody: this is a look"
+    assert site.toy.ran() == []
+    assert site.tick() == [], "nor is anything asked for"
+
+
 def test_every_request_shows_the_plan(site: Site) -> None:
     site.land(ONE, 5)
     (request,) = site.tick()
