@@ -1,6 +1,6 @@
 """What the promotion gate's default rule can tell: verdicts over simulated challenges of policies with known rates.
 
-    .venv/bin/python -m benchmarks.promotion [--challenges 400] [--seed 0]
+    .venv/bin/python -m benchmarks.promotion [--challenges 4000] [--seed 0]
 
 Half of the trials are alike for both policies, as on the same simulator seeds. The table is that of docs/promotion.md.
 """
@@ -23,7 +23,7 @@ ALIKE = 0.5  # share of trials that end alike for policies of one rate
 def main() -> None:
     """Runs the benchmark and prints a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--challenges", type=int, default=400)
+    parser.add_argument("--challenges", type=int, default=4000)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     rule = Promotion()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import socket
 import sys
 from pathlib import Path
@@ -28,6 +29,8 @@ def main() -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     os.chdir(options.root)
+    # A shell that starts this in the background has Ctrl-C ignored, and Dagster would then ignore a polite kill too.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     print(f"Dagster UI: http://{HOST}:{options.port} (Ctrl-C ends it)", flush=True)
     command = [sys.executable, "-m", "dagster", "dev", "-w", "workspace.yaml", "-h", HOST, "-p"]
     os.execv(sys.executable, [*command, str(options.port)])

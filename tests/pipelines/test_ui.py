@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 import sys
 from pathlib import Path
@@ -31,10 +32,21 @@ def test_a_free_port_is_handed_to_dagster(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setenv("DAGSTER_DISABLE_TELEMETRY", "1")
     monkeypatch.chdir(tmp_path)
     started: list[list[str]] = []
-    monkeypatch.setattr("os.execv", lambda _, command: started.append(command))
+    interrupts: list[object] = []
+
+    def start(_: str, command: list[str]) -> None:
+        started.append(command)
+        interrupts.append(signal.getsignal(signal.SIGINT))
+
+    monkeypatch.setattr("os.execv", start)
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     monkeypatch.setattr(sys, "argv", ["ui", "--root", str(tmp_path), "--port", str(port)])
-    ui.main()
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as in the background of a shell
+    try:
+        ui.main()
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert interrupts == [signal.SIG_DFL], "a polite kill ends it"
     ((*_, address, option, number),) = started
     assert (address, option, number) == ("127.0.0.1", "-p", str(port))
