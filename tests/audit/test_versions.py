@@ -138,6 +138,21 @@ def test_a_source_that_changed_no_byte_reaches_only_what_was_made_afterwards(boo
     assert Making(store, 0) not in history.beyond([ada])
 
 
+def test_a_record_that_comes_late_loses_no_way(book_of: Make) -> None:
+    """Plain `dvc repro` made m from x; n was recorded by Dagster before somebody called `world4rl record`."""
+    book = book_of(
+        [
+            run_of("x", {}, {"data/x": A}, 0),
+            run_of("n", {"models/m": B}, {"models/n": C}, 2),
+            run_of("m", {"data/x": A}, {"models/m": B}, 1),
+        ]
+    )
+    x, m, n = Version("data/x", A), Version("models/m", B), Version("models/n", C)
+    history = history_of(book)
+    assert versions(history.beyond([x])) == {x, m, n}
+    assert versions(history.behind([n])) == {x, m, n}
+
+
 def test_a_folder_of_several_outputs_is_known_by_its_digest(book_of: Make) -> None:
     together = digest_files({"x": A, "y": B})
     runs = [

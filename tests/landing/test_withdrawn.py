@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -97,8 +98,8 @@ def test_a_withdrawal_while_a_dataset_is_being_read_is_not_missed(
     (entry,) = [one for one in (site.look(), site.look(site.params.landing.quiet_seconds))[1].due if one.name == "late"]
     examine = taking.examine
 
-    def examined(*arguments: object) -> object:
-        found = examine(*arguments)  # type: ignore[arg-type]
+    def examined(*arguments: Any) -> Any:
+        found = examine(*arguments)
         withdraw(site, accepted, 0)
         return found
 

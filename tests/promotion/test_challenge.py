@@ -85,7 +85,9 @@ def test_the_champion_is_to_beat_and_not_the_clone(site: Site) -> None:
     better = site.refine("better", 1.0)
     outcome = site.challenge()
     assert (outcome.verdict, outcome.champion) == ("promoted", better)
-    assert site.decisions[-1].replaces == champion  # type: ignore[attr-defined]
+    newest = site.decisions[-1]
+    assert isinstance(newest, Promotion)
+    assert newest.replaces == champion
 
 
 def test_the_trials_stop_when_the_answer_is_clear_either_way_or_at_the_largest_number(site: Site) -> None:
@@ -205,7 +207,9 @@ def test_a_withdrawn_champion_is_no_measure(site: Site) -> None:
     outcome = site.challenge()
     assert (outcome.verdict, outcome.champion) == ("promoted", digest)
     assert outcome.evidence["opponent"]["policy"] == digest_folder(site.paths.bc(TASK))
-    assert site.decisions[-1].replaces == old  # type: ignore[attr-defined]
+    newest = site.decisions[-1]
+    assert isinstance(newest, Promotion)
+    assert newest.replaces == old
 
 
 def test_who_was_rolled_back_does_not_come_back_by_the_gate(site: Site) -> None:

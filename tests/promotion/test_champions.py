@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -26,8 +27,8 @@ def back(site: Site, to: str | None = None) -> Reign:
     return rollback(site.paths, site.private, TASK, to=to, clock=site.clock, **WORD)
 
 
-def send(site: Site, robot: str = "arm-1", **options: object) -> tuple[Running, bool]:
-    return deploy(site.paths, site.private, robot=robot, task=TASK, clock=site.clock, **WORD, **options)  # type: ignore[arg-type]
+def send(site: Site, robot: str = "arm-1", **options: Any) -> tuple[Running, bool]:
+    return deploy(site.paths, site.private, robot=robot, task=TASK, clock=site.clock, **WORD, **options)
 
 
 def test_a_rollback_moves_the_pointer_to_the_one_before_and_touches_no_bytes(site: Site) -> None:

@@ -169,7 +169,7 @@ def _tell(book: Book, history: History, source: Source) -> Answer:
                         version.path,
                         short(version.digest),
                         "current" if version in current else "superseded",
-                        " → ".join([source.name, *(_place(one.version) for one in made[version])]),
+                        " → ".join([source.name, *map(_place, _versions(made[version]))]),
                     )
                     for version in order
                 ],
@@ -185,9 +185,14 @@ def _artefact(history: History, version: Version, way: list[Making], current: Se
         "sha256": version.digest,
         "current": version in current,
         "run": history.made_by[version][-1] + 1,
-        "way": [{"path": one.version.path, "sha256": one.version.digest} for one in way],
+        "way": [{"path": one.path, "sha256": one.digest} for one in _versions(way)],
         "assumed": any(history.is_assumed(one, other) for one, other in itertools.pairwise(way)),
     }
+
+
+def _versions(way: Iterable[Making]) -> list[Version]:
+    """The versions on a way; one whose record came late stands on it twice, as it was read and as it was made."""
+    return [version for version, _ in itertools.groupby(one.version for one in way)]
 
 
 def _deployment(one: Any, until: str | None) -> dict[str, Any]:

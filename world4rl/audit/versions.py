@@ -2,10 +2,10 @@
 
 A version is an artefact's path and digest. Several runs may make the same one, each from data of its own, so the nodes
 of the graph are makings: a version and the run that made it. A run's input is the newest making, before that run, of
-the same path and digest. Where a run read a folder that holds the
-outputs of others (`data/store`), its digest is computed again from their files: equal digests prove which versions lay
-there. Where nothing earlier fits, everything that may have lain there is taken for an input, and the link is said to
-be assumed: an audit that names too much is better than one that misses something.
+the same path and digest. Where a run read a folder that holds the outputs of others (`data/store`), its digest is
+computed again from their files: equal digests prove which versions lay there. Where nothing earlier fits, everything
+that may have lain there is taken for an input, and the link is said to be assumed: an audit that names too much is
+better than one that misses something.
 """
 
 from __future__ import annotations
@@ -203,8 +203,19 @@ def history_of(book: Book) -> History:
     history = History()
     for record in book.runs:
         history.add(record)
+    _add_late(history)
     _add_policies(book, history)
     return history
+
+
+def _add_late(history: History) -> None:
+    """What was read before any run was on record that made it was made by the first one that came on record later.
+
+    Plain `dvc repro` leaves a run without a record until `world4rl record`; what follows from it may have one before.
+    """
+    for version, runs in history.made_by.items():
+        if Making(version, None) in history.lineage.made_from:
+            history.lineage.add(Making(version, None), [Making(version, runs[0])])
 
 
 def _add_policies(book: Book, history: History) -> None:
