@@ -57,19 +57,19 @@ def further(book: Book, stage: str, path: str, operators: Sequence[str]) -> Answ
         path: Its first output.
         operators: Who recorded the episodes behind it.
     """
-    page_of = f"reports/audit/{stage}"
+    file, page_again = shlex.quote(path), shlex.quote(f"reports/audit/{stage}-again.html")
     rows = [
-        ("is it bit-identical to what was made", f"world4rl audit verify {path}"),
+        ("is it bit-identical to what was made", f"world4rl audit verify {file}"),
         ("is it stale, because of what, since when", "world4rl audit stale"),
-        ("does it come out again", f"world4rl reproduce {stage} --html {page_of}-again.html"),
-        ("which episodes made it, all of them", f"world4rl audit episodes {path} --json"),
+        ("does it come out again", f"world4rl reproduce {shlex.quote(stage)} --html {page_again}"),
+        ("which episodes made it, all of them", f"world4rl audit episodes {file} --json"),
         *(
             (f"what did {name} reach, and which robots", f"world4rl audit reach --operator {shlex.quote(name)}")
             for name in operators[:OPERATORS]
         ),
         ("what would a withdrawal remove", "world4rl withdraw --operator NAME"),
     ]
-    headline = "Each of these commands answers, as text, as JSON (--json), and as a page (--html FILE)."
+    headline = "Each of these commands answers, also as JSON (--json); `audit` and `reproduce` as a page (--html FILE)."
     return answer(book, "What else?", headline, "good", {}, blocks=[Table("Ask", ("question", "command"), rows)])
 
 
