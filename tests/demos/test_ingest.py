@@ -247,11 +247,11 @@ def test_flipped_bytes_inside_a_video_spoil_their_episode(video_dataset: Any, tm
     assert "file-000.mp4" in report.quarantined[0]["evidence"]
 
 
-def count_decoded(path: Path) -> int:
-    """Frames that a decoder with two threads gives and calls sound."""
+def count_decoded(path: Path, threads: int) -> int:
+    """Frames that a decoder with `threads` threads gives and calls sound."""
     count = 0
     with av.open(str(path)) as container:
-        container.streams.video[0].codec_context.thread_count = 2
+        container.streams.video[0].codec_context.thread_count = threads
         for packet in container.demux(container.streams.video[0]):
             with contextlib.suppress(av.FFmpegError):
                 count += sum(not frame.is_corrupt for frame in packet.decode())
@@ -262,13 +262,16 @@ def test_errors_that_a_threaded_decoder_hides_are_noticed(video_dataset: Any, tm
     root = Path(shutil.copytree(video_dataset[0], tmp_path / "raw"))
     good = (root / VIDEO).read_bytes()
     rng = np.random.default_rng(0)
-    for _ in range(300):
+    # One flipped bit in about a hundred is of this kind; which ones depends on how the encoder shared out its work,
+    # and so on the machine: as many are tried as it takes.
+    for _ in range(5000):
         content = bytearray(good)
         content[int(rng.integers(good.find(b"mdat") + 4, len(good)))] ^= 1 << int(rng.integers(8))
         (root / VIDEO).write_bytes(bytes(content))
-        if count_decoded(root / VIDEO) == 55 and ingest(root, tmp_path / "store").quarantined:
+        if count_decoded(root / VIDEO, threads=1) < count_decoded(root / VIDEO, threads=2) == 55:
+            assert len(ingest(root, tmp_path / "store").quarantined) == 1
             return
-    pytest.fail("no flipped bit was noticed that the threaded decoder had missed")
+    pytest.fail("no flipped bit that a threaded decoder hides was found: is one thread still needed in reading.py?")
 
 
 # ---- a bad dataset: one error, nothing written --------------------------------------------------------------------
