@@ -39,10 +39,11 @@ def _pages(paths: Paths, stage: Stage) -> dict[str, Any]:
             episodes = episodes_behind(book, history, made[0], listed=False)
             operators = sorted(filter(None, episodes.data["operators"]))
             more = further(book, stage.name, made[0].asked, operators)
-            write_page(book, stage.name, [who_made(book, history, made[0]), episodes, more], paths.audit(stage.name))
-            links["audit: who, when, with what, from which episodes"] = showing.file(paths.audit(stage.name))
+            page = paths.audit(stage.name)
+            write_page(book, stage.name, [who_made(book, history, made[0]), episodes, more], page)
+            links["audit: who, when, with what, from which episodes"] = showing.link(paths.root, page)
         write_page(book, "Overview", overview(book, history), paths.audit("index"))
-        links["audit: the lineage, what is stale"] = showing.file(paths.audit("index"))
+        links["audit: the lineage, what is stale"] = showing.link(paths.root, paths.audit("index"))
     except World4RLError as error:
         links["audit"] = str(error)
     return links

@@ -28,13 +28,16 @@ def _show_evaluation(paths: Paths, task: str | None) -> Metadata:
     ]
     low, high = metrics["gain_interval"]
     folder = paths.evaluation(task)
-    videos = [(video.stem, f"`{video.resolve()}`") for video in sorted(folder.glob("*.mp4"))]
+    videos = [
+        (f"[{video.stem}]({showing.link(paths.root, video).url})", f"`{video.resolve()}`")
+        for video in sorted(folder.glob("*.mp4"))
+    ]
     return showing.figures(paths.evaluation_metrics(task)) | {
         "success rate bc": metrics["bc"]["successes"] / metrics["bc"]["trials"],
         "success rate refined": metrics["refined"]["successes"] / metrics["refined"]["trials"],
         "success": showing.table(["policy", "successes", "rate", "imagined rate", "mean steps to success"], rows),
         "gain": f"{metrics['gain_points']:+.1f} points (95 % interval {low:+.1f} to {high:+.1f})",
-        "trials": showing.file(folder / "trials.csv"),
+        "trials": showing.link(paths.root, folder / "trials.csv"),
         "videos": showing.table(["video", "file"], videos or [("none", None)]),
     }
 
@@ -52,7 +55,7 @@ def _show_robot(paths: Paths, task: str, metrics: dict[str, Any]) -> Metadata:
     return showing.figures(paths.evaluation_metrics(task)) | {
         "on the robot": showing.table(["policy", "trials", "successes", "mean rows of a success"], rows),
         "gain": gain,
-        "trials": showing.file(paths.evaluation(task) / "trials.csv"),
+        "trials": showing.link(paths.root, paths.evaluation(task) / "trials.csv"),
     }
 
 
@@ -69,7 +72,7 @@ def _show_report(paths: Paths, task: str | None) -> Metadata:
         for name, result in summary["tasks"].items()
     ]
     return {
-        "report": showing.file(paths.report),
+        "report": showing.link(paths.root, paths.report),
         "profile": summary["profile"],
         "seconds of all stages": summary["seconds"],
         "success": showing.table(["task", "cloned", "refined", "gain in points", "p"], rows),

@@ -87,10 +87,10 @@ def describe(
         "files": recorded.files,
         "stage": MetadataValue.text(stage.name),
         "code version of this stage": MetadataValue.text(recorded.code_version),
-        "run record": showing.file(kept.record),
+        "run record": showing.link(project.root, kept.record),
     }
     if outcome.log is not None:
-        metadata["log"] = showing.file(outcome.log)
+        metadata["log"] = showing.link(project.root, outcome.log)
     metadata.update(member.show(Paths(project.root), stage.task))
     metadata.update(auditing.pages(Paths(project.root), stage))
     return MaterializeResult(metadata=metadata, data_version=DataVersion(recorded.data_version))

@@ -64,7 +64,7 @@ def build_champion(
         found = read_json(paths.challenge_report(task))
         metadata = describe(paths, found)
         if outcome.log is not None:
-            metadata["log"] = showing.file(outcome.log)
+            metadata["log"] = showing.link(project.root, outcome.log)
         return MaterializeResult(metadata=metadata, data_version=DataVersion(found["champion"] or NOBODY))
 
     return champion
@@ -79,10 +79,10 @@ def describe(paths: Paths, found: Mapping[str, Any]) -> dict[str, Any]:
         "decided now": found["decided"],
         "champion": MetadataValue.text(found["champion"] or NOBODY),
         "challenger": MetadataValue.text(found["challenger"]),
-        "report": showing.file(paths.challenge_report(found["task"])),
+        "report": showing.link(paths.root, paths.challenge_report(found["task"])),
     }
     if found["record"] is not None:
-        metadata["decision"] = showing.file(paths.root / found["record"])
+        metadata["decision"] = showing.link(paths.root, paths.root / found["record"])
     if found["champion"] is not None:
         metadata["policy"] = showing.file(paths.champions(found["task"]) / found["champion"][:16])
     if "checks" in evidence:

@@ -1,4 +1,4 @@
-"""Pieces of the metadata that a person sees on an asset's page: learning curves, pictures, tables, file links."""
+"""Pieces of the metadata that a person sees on an asset's page: learning curves, pictures, tables, files and links."""
 
 from __future__ import annotations
 
@@ -9,13 +9,17 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
-from dagster import MarkdownMetadataValue, MetadataValue, PathMetadataValue
+from dagster import MarkdownMetadataValue, MetadataValue, PathMetadataValue, UrlMetadataValue
 
 from world4rl.files import read_json
 
 LARGEST_PICTURE = 400_000  # bytes; Dagster keeps metadata in its event log
 WIDTH, HEIGHT = 340, 220  # pixels of a panel
+
+FILES = "/files"  # where pipelines/webserver.py shows files of the project
+SHOWN = ("reports", "data/records", "data/decisions", "data/manifests", ".runs/logs", ".landing/pictures")  # and which
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> MarkdownMetadataValue:
@@ -64,6 +68,18 @@ def curves(path: Path, columns: Sequence[str]) -> MarkdownMetadataValue:
 def file(path: Path) -> PathMetadataValue:
     """A file or folder, as an absolute path to copy."""
     return MetadataValue.path(str(path.resolve()))
+
+
+def link(root: Path, path: Path) -> UrlMetadataValue:
+    """A file in one of the folders `SHOWN` of a project, to open in the browser.
+
+    Raises:
+        ValueError: it lies elsewhere, so that nothing would open.
+    """
+    inside = path.resolve().relative_to(root.resolve())
+    if not any(inside.is_relative_to(folder) for folder in SHOWN):
+        raise ValueError(f"{inside} is not among what the web server shows: {', '.join(SHOWN)}")
+    return MetadataValue.url(f"{FILES}/{quote(inside.as_posix(), safe='/@')}")
 
 
 def size(amount: int) -> str:

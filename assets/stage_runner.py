@@ -23,6 +23,7 @@ from dagster import AssetExecutionContext, Failure, MetadataValue, PreviewWarnin
 from dagster import PipesTempFileContextInjector as ContextInjector
 from dagster import PipesTempFileMessageReader as MessageReader
 
+from assets import showing
 from assets.dvc_project import DvcProject, Stage, StageBusyError
 from world4rl.provenance.notes import ORCHESTRATOR
 
@@ -143,7 +144,7 @@ class StageRunner:
             ran = status == 0
             if ran or project.was_busy(tail):  # somebody was faster: ask again
                 continue
-            _give_up(context, stage, log, tail, killed=project.was_killed(tail))
+            _give_up(context, project.root, stage, tail, killed=project.was_killed(tail))
         if not ran:
             context.log.info(f"{stage.name} is up to date")
         outcome = Outcome(cached=not ran, seconds=time.monotonic() - began, log=log if ran else None)
@@ -162,7 +163,7 @@ class StageRunner:
         self.listener.began(command)
         status, tail = self._execute(context, command, root, command.arguments, log)
         if status:
-            _give_up(context, command, log, tail, killed=status > SIGNALLED)
+            _give_up(context, root, command, tail, killed=status > SIGNALLED)
         outcome = Outcome(cached=False, seconds=time.monotonic() - began, log=log)
         self.listener.ended(command, outcome)
         return outcome
@@ -261,9 +262,9 @@ def _log(root: Path, work: Work) -> Path:
     return root / ".runs" / "logs" / f"{work.name}.log"
 
 
-def _give_up(context: AssetExecutionContext, work: Work, log: Path, tail: str, *, killed: bool) -> NoReturn:
+def _give_up(context: AssetExecutionContext, root: Path, work: Work, tail: str, *, killed: bool) -> NoReturn:
     """Fails the step, or has it tried again where a signal killed what ran."""
-    failure = _failure(work, log, tail)
+    failure = _failure(root, work, tail)
     if killed:
         # Not a retry policy: with one, Dagster takes an interrupt for a reason to try again as well, and Terminate
         # would start the trainer anew.
@@ -272,8 +273,9 @@ def _give_up(context: AssetExecutionContext, work: Work, log: Path, tail: str, *
     raise failure
 
 
-def _failure(work: Work, log: Path, tail: str) -> Failure:
+def _failure(root: Path, work: Work, tail: str) -> Failure:
+    log = _log(root, work)
     return Failure(
         description=f"stage {work.name} failed; its log: {log}\n{tail.strip()}",
-        metadata={"stage": work.name, "log": MetadataValue.path(str(log)), "end of log": MetadataValue.text(tail)},
+        metadata={"stage": work.name, "log": showing.link(root, log), "end of log": MetadataValue.text(tail)},
     )

@@ -31,7 +31,7 @@ import yaml
 
 from benchmarks.live import UNFINISHED, Live, build_toy, land, record
 
-WEB = ("dagster_webserver", "-w", "workspace.yaml", "-h", "127.0.0.1", "-p", "{port}")
+WEB = ("pipelines.webserver", "-w", "workspace.yaml", "-h", "127.0.0.1", "-p", "{port}")
 DAEMON = ("dagster._daemon", "run", "-w", "workspace.yaml")
 TRAINED = {"bc": 20, "world_model": 40, "success_classifier": 20, "refined": 30}  # steps of 0.05 s
 KINDS = ("daemon", "code server", "run worker", "supervisor", "dvc", "trainer")

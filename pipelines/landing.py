@@ -126,9 +126,9 @@ def build_take_job(root: Path, manifest: AssetKey) -> JobDefinition:
             # checks out, its body takes them.
             context.log_event(_evaluation(paths, task, kept_out, manifest))  # type: ignore[arg-type]
         page = write_page(root)
-        context.log_event(_quarantine(kept_out, page))
+        context.log_event(_quarantine(root, kept_out, page))
         told = {key: value if isinstance(value, int | float) else str(value) for key, value in taken.detail.items()}
-        context.add_output_metadata({"became": taken.state, **told, "quarantine": showing.file(page)})
+        context.add_output_metadata({"became": taken.state, **told, "quarantine": showing.link(root, page)})
 
     @job(
         executor_def=in_process_executor,
@@ -175,17 +175,17 @@ def _changed(
             "episodes": sum(row[2] for row in rows),
             "episodes quarantined": len(own),
             "quarantine": _table(own),
-            "manifest": showing.file(paths.manifest(task)),
+            "manifest": showing.link(paths.root, paths.manifest(task)),
         },
         tags={DATA_VERSION_TAG: found.version},
     )
 
 
-def _quarantine(kept_out: Sequence[Quarantined], page: Path) -> AssetMaterialization:
+def _quarantine(root: Path, kept_out: Sequence[Quarantined], page: Path) -> AssetMaterialization:
     """The event that shows all that is kept out."""
     return AssetMaterialization(
         asset_key=QUARANTINE_KEY,
-        metadata={"entries": len(kept_out), "quarantine": _table(kept_out), "page": showing.file(page)},
+        metadata={"entries": len(kept_out), "quarantine": _table(kept_out), "page": showing.link(root, page)},
         tags={DATA_VERSION_TAG: digest_json([entry.number for entry in kept_out])[:16]},
     )
 

@@ -1,4 +1,7 @@
-"""`make ui`: the Dagster UI on loopback with the daemon behind it, over the instance that `make demo` writes to."""
+"""`make ui`: the Dagster UI on loopback with the daemon behind it, over the instance that `make demo` writes to.
+
+What the assets link to opens there too (pipelines/webserver.py).
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,10 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from subprocess import Popen
+from typing import Any
 
 from pipelines.instance import prepare_home
 from world4rl.errors import MachineError, World4RLError
@@ -17,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def main() -> int:
-    """Replaces this process by `dagster dev`; returns the exit status where it cannot."""
+    """Runs `dagster dev` to its end; returns the exit status where it cannot."""
     parser = argparse.ArgumentParser(description="Open the Dagster UI.")
     parser.add_argument("--port", type=int, default=3000)
     parser.add_argument("--root", type=Path, default=ROOT, help="folder with workspace.yaml (default: this repository)")
@@ -32,8 +38,20 @@ def main() -> int:
     # A shell that starts this in the background has Ctrl-C ignored, and Dagster would then ignore a polite kill too.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     print(f"Dagster UI: http://{HOST}:{options.port} (Ctrl-C ends it)", flush=True)
-    command = [sys.executable, "-m", "dagster", "dev", "-w", "workspace.yaml", "-h", HOST, "-p"]
-    os.execv(sys.executable, [*command, str(options.port)])
+    return serve(options.port)
+
+
+def serve(port: int) -> int:
+    """`dagster dev`, with our web server in the place of Dagster's, for which it has no option."""
+    from dagster._cli import dev  # takes a second, which an error need not wait for
+
+    start = dev.open_ipc_subprocess
+
+    def start_ours(parts: Sequence[str], **kwargs: Any) -> Popen[Any]:
+        return start(["pipelines.webserver" if part == "dagster_webserver" else part for part in parts], **kwargs)
+
+    dev.open_ipc_subprocess = start_ours
+    return int(dev.dev_command.main(["-w", "workspace.yaml", "-h", HOST, "-p", str(port)], standalone_mode=False) or 0)
 
 
 def require_free(port: int) -> None:

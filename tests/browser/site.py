@@ -5,6 +5,7 @@ The steps go on from each other's results, so a test may chain any of them: drop
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -52,6 +53,14 @@ class Visit:
     def go(self, path: str, *texts: str) -> str:
         """Opens a page of the UI and waits for texts on it; returns all that it shows."""
         self.page.go(self.live.url + path)
+        return self.page.wait_for_text(*texts)
+
+    def follow(self, link: str, *texts: str) -> str:
+        """Clicks a link on the page, which opens in this tab, and waits for texts; returns all that is shown."""
+        selector = f"a[href={json.dumps(link)}]"
+        self.page.wait_for(selector)
+        self.page.evaluate(f"document.querySelectorAll({json.dumps(selector)}).forEach(a => a.target = '_self')")
+        self.page.click(link, selector)
         return self.page.wait_for_text(*texts)
 
     def picture(self, name: str) -> None:

@@ -53,6 +53,13 @@ def test_checks_and_figures_are_on_the_pages_of_their_assets(visit):
     visit.picture("ui-asset")
 
 
+def test_an_assets_links_open_the_answers_to_an_auditors_questions(visit):
+    visit.go(f"/assets/bc?view=partitions&partition={TASK}", "Materialized", "audit: ")
+    visit.follow(f"/files/reports/audit/bc@{TASK}.html", f"Which episodes made models/{TASK}/bc?")
+    visit.go(f"/assets/bc?view=partitions&partition={TASK}", "Materialized", "audit: ")
+    visit.follow("/files/reports/audit/index.html", "The lineage")
+
+
 def test_automation_says_why_nothing_was_done(visit):
     visit.go("/automation", "landing", "Standard sensor")
     visit.picture("ui-automation")

@@ -89,7 +89,7 @@ def test_each_whole_dataset_gets_a_run_and_none_fails_for_a_bad_one(site: Site, 
     assert told["dataset"].value == "good"
     quarantine = events(results["bad"])["quarantine"]
     assert "action leaves [-1, 1]" in quarantine["quarantine"].value
-    assert quarantine["page"].value == str(site.paths.quarantine)
+    assert quarantine["page"].url == "/files/reports/quarantine.html"
     assert "action leaves [-1, 1]" in site.paths.quarantine.read_text()
     after = tick(site, instance)
     assert after.run_requests == []

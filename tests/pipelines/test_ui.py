@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from dagster._cli import dev
 
 from pipelines import ui
 
@@ -17,7 +18,7 @@ def test_a_port_that_somebody_listens_on_is_one_clear_error(
 ) -> None:
     monkeypatch.setenv("DAGSTER_HOME", "")
     monkeypatch.setenv("DAGSTER_DISABLE_TELEMETRY", "1")
-    monkeypatch.setattr("os.execv", lambda *_: pytest.fail("it started all the same"))
+    monkeypatch.setattr(ui, "serve", lambda _: pytest.fail("it started all the same"))
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         monkeypatch.setattr(sys, "argv", ["ui", "--root", str(tmp_path), "--port", str(port)])
@@ -34,11 +35,11 @@ def test_a_free_port_is_handed_to_dagster(tmp_path: Path, monkeypatch: pytest.Mo
     started: list[list[str]] = []
     interrupts: list[object] = []
 
-    def start(_: str, command: list[str]) -> None:
+    def start(command: list[str], **_: object) -> None:
         started.append(command)
         interrupts.append(signal.getsignal(signal.SIGINT))
 
-    monkeypatch.setattr("os.execv", start)
+    monkeypatch.setattr(dev.dev_command, "main", start)
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     monkeypatch.setattr(sys, "argv", ["ui", "--root", str(tmp_path), "--port", str(port)])
@@ -50,3 +51,15 @@ def test_a_free_port_is_handed_to_dagster(tmp_path: Path, monkeypatch: pytest.Mo
     assert interrupts == [signal.SIG_DFL], "a polite kill ends it"
     ((*_, address, option, number),) = started
     assert (address, option, number) == ("127.0.0.1", "-p", str(port))
+
+
+def test_our_web_server_takes_the_place_of_dagsters(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[list[str]] = []
+    monkeypatch.setattr(dev, "open_ipc_subprocess", lambda parts, **_: started.append(parts))
+    monkeypatch.setattr(
+        dev.dev_command,
+        "main",
+        lambda *_, **__: dev.open_ipc_subprocess([sys.executable, "-m", "dagster_webserver", "--port", "1"]),
+    )
+    ui.serve(1)
+    assert started == [[sys.executable, "-m", "pipelines.webserver", "--port", "1"]]
