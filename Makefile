@@ -1,7 +1,7 @@
 # Each target sets everything up first; that ends at once when nothing changed.
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-live programs ui lint typecheck params lock clean benchmark-demo benchmark-windows \
-  benchmark-audit benchmark-landing benchmark-orchestration
+  benchmark-audit benchmark-landing benchmark-night benchmark-orchestration
 .NOTPARALLEL:
 
 BIN := $(CURDIR)/.venv/bin
@@ -62,6 +62,9 @@ benchmark-audit: setup ## Seconds of each question of the audit, over 100,000 ep
 benchmark-landing: setup ## A look at a landing folder of 10,000 settled datasets, and seconds from landed to queued
 	$(BIN)/python -m benchmarks.landing
 	$(BIN)/python -m benchmarks.latency
+
+benchmark-night: setup ## After the demo, more demonstrations land, and the daemon does the rest
+	$(BIN)/python -m benchmarks.night
 
 benchmark-orchestration: setup ## What Dagster and DVC cost beside the work
 	$(BIN)/python -m benchmarks.orchestration

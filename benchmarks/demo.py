@@ -8,14 +8,13 @@ result lies in `benchmarks/results/demo.json` and `demo.md`.
 from __future__ import annotations
 
 import argparse
-import hashlib
-import os
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks.copies import check_out, committed_code, environment
 from world4rl import machine
 from world4rl.config import load_params
 from world4rl.errors import DataError, World4RLError
@@ -28,8 +27,6 @@ from world4rl.progress import duration
 ROOT = Path(__file__).resolve().parents[1]
 SEEDS = (0, 1, 2)
 COMMAND = (sys.executable, "-m", "pipelines.demo")
-# What a result depends on: a commit that changes none of these leaves finished seeds as they are.
-CODE = ("assets", "pipelines", "world4rl", "lerobot_policy_world4rl", "dvc.yaml", "params.yaml", "requirements.lock")
 
 
 def main() -> int:
@@ -62,7 +59,7 @@ def benchmark(root: Path, seeds: Sequence[int], command: Sequence[str] = COMMAND
     """
     if len(set(seeds)) != len(seeds) or len(seeds) < 2:
         raise DataError("an interval over seeds needs at least two different ones", remedy="name them after --seeds")
-    code = _code(root)
+    code = committed_code(root)
     runs: dict[int, Summary] = {}
     wall_seconds: dict[int, float] = {}
     for seed in seeds:
@@ -81,31 +78,14 @@ def benchmark(root: Path, seeds: Sequence[int], command: Sequence[str] = COMMAND
     return result
 
 
-def _code(root: Path) -> str:
-    """A digest of the committed code that a result depends on."""
-    changed = _git(root, "status", "--porcelain", "--", *CODE)
-    if changed:
-        raise DataError(
-            f"the benchmark runs what is committed, and these files differ from it:\n{changed}",
-            where=root,
-            remedy="commit or stash them",
-        )
-    return hashlib.sha256(_git(root, "ls-tree", "HEAD", "--", *CODE).encode()).hexdigest()[:16]
-
-
 def _run_seed(root: Path, seed: int, code: str, command: Sequence[str], record: Path, spent: float) -> None:
     """Runs a seed in its working copy; `spent` seconds went into it before it was interrupted."""
     copy = record.with_suffix("")
-    if not (copy / ".git").exists():
-        print(f"seed {seed}: cloning into {copy}", flush=True)
-        _git(root, "clone", "--quiet", "--no-checkout", str(root), str(copy))
-    else:
-        _git(copy, "fetch", "--quiet", str(root), "HEAD")
-    _git(copy, "checkout", "--quiet", "--force", "--detach", _git(root, "rev-parse", "HEAD"))
+    check_out(root, copy)
     _set_seed(Paths(copy).params, seed)
     paths = Paths(copy)
     paths.summary.unlink(missing_ok=True)  # so that one from before cannot pass for this run's; DVC brings it back
-    print(f"seed {seed}: running", flush=True)
+    print(f"seed {seed}: running in {copy}", flush=True)
     began = time.monotonic()
     summary = None
     try:
@@ -139,26 +119,12 @@ def _set_seed(file: Path, seed: int) -> None:
 
 def _run(command: Sequence[str], copy: Path) -> int:
     """Runs the demo in a working copy, with that copy's code; its output goes to this terminal."""
-    environment = {name: value for name, value in os.environ.items() if name != "DAGSTER_HOME"}
-    # The environment's installation points at the main working tree: the copy must come before it.
-    environment["PYTHONPATH"] = str(copy)
-    process = subprocess.Popen(command, cwd=copy, env=environment)
+    process = subprocess.Popen(command, cwd=copy, env=environment(copy))
     try:
         return process.wait()
     except KeyboardInterrupt:
         process.wait()  # the terminal sent it the same signal: let it leave a state that it can continue from
         raise
-
-
-def _git(folder: Path, *arguments: str) -> str:
-    done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise DataError(
-            f"`git {' '.join(arguments[:2])}` failed: {done.stderr.strip()}",
-            where=folder,
-            remedy="the benchmark needs a git checkout of the repository",
-        )
-    return done.stdout.strip()
 
 
 if __name__ == "__main__":

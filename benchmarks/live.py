@@ -203,10 +203,10 @@ class Live:
         return str(answer["run"]["runId"])
 
     def runs(self, *statuses: str) -> list[dict[str, Any]]:
-        """The newest runs in these states, or in any: runId, status, jobName, tags by key."""
+        """The newest runs in these states, or in any: runId, status, jobName, tags by key, startTime, endTime."""
         answer = self.ask(
             """query ($filter: RunsFilter) { runsOrError(filter: $filter, limit: 500) {
-                 ... on Runs { results { runId status jobName tags { key value } } } } }""",
+                 ... on Runs { results { runId status jobName startTime endTime tags { key value } } } } }""",
             filter={"statuses": list(statuses)} if statuses else {},
         )
         return [
