@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import socket
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 import psutil
 import yaml
@@ -25,7 +25,12 @@ if TYPE_CHECKING:
 OWNER_TAG = "world4rl/process"
 POSTGRES = "WORLD4RL_POSTGRES"  # the variable with the database's address
 EXAMPLE = f"{POSTGRES}=postgresql://USER:PASSWORD@HOST/DATABASE"
-SCHEMES = ("postgresql", "postgresql+psycopg2")
+SCHEME, DRIVEN = "postgresql", "postgresql+psycopg2"
+# A password with a sign in it that ends a part of a URL would be taken for a host or a path, and shown as such.
+ADDRESS = re.compile(
+    rf"(?:{SCHEME}|{re.escape(DRIVEN)})://"
+    r"(?P<rest>(?:(?P<login>[^@/?#]*)@)?(?P<place>[^@/?#]*(?:/[^@?#]*)?)(?:\?\w+=[^@#]*)?)"
+)
 CONNECT_SECONDS = 10
 
 SETTINGS = """\
@@ -151,25 +156,30 @@ def require_postgres(address: str) -> str:
     """
     import psycopg2
 
-    scheme, separator, rest = address.partition("://")
-    if scheme not in SCHEMES or not separator:
-        raise ConfigError("not the address of a PostgreSQL database", where=POSTGRES, remedy=f"write {EXAMPLE}")
+    parts = ADDRESS.fullmatch(address)
+    if parts is None:
+        raise ConfigError(
+            "not the address of a PostgreSQL database",
+            where=POSTGRES,
+            remedy=f"write {EXAMPLE}, with @ / ? # in a password as %40 %2F %3F %23",
+        )
     try:
-        psycopg2.connect(f"{SCHEMES[0]}://{rest}", connect_timeout=CONNECT_SECONDS).close()
+        psycopg2.connect(f"{SCHEME}://{parts['rest']}", connect_timeout=CONNECT_SECONDS).close()
     except psycopg2.Error as error:
         raise unreachable(error) from None
-    return f"{SCHEMES[1]}://{rest}"
+    return f"{DRIVEN}://{parts['rest']}"
 
 
 def unreachable(error: BaseException) -> MachineError:
     """The error that Dagster's storage does not answer, in our words."""
-    url = urlsplit(os.environ.get(POSTGRES, ""))
+    parts = ADDRESS.fullmatch(os.environ.get(POSTGRES, ""))
     reason = " ".join(str(error).split())
-    if url.password:
-        reason = reason.replace(url.password, "***")
+    password = (parts["login"] or "").partition(":")[2] if parts else ""
+    if password:
+        reason = reason.replace(password, "***")
     return MachineError(
         f"Dagster's storage does not answer: {reason}",
-        where=url._replace(netloc=url.netloc.rpartition("@")[2], query="").geturl(),
+        where=f"{SCHEME}://{parts['place']}" if parts else POSTGRES,
         remedy=f"start PostgreSQL again or correct {POSTGRES}, and run the same command again: what is done stays "
         "done, and what landed waits in a ledger of its own",
     )

@@ -95,6 +95,16 @@ def test_what_is_no_address_is_said_without_repeating_it(address):
     assert "postgresql://USER" in caught.value.remedy
 
 
+@pytest.mark.parametrize("sign", "/?#@")
+def test_a_password_that_is_not_written_as_in_an_address_is_not_taken_for_a_host(sign):
+    os.environ[POSTGRES] = f"postgresql://lab:hush{sign}whisper@127.0.0.1:9/runs"
+    with pytest.raises(ConfigError) as caught:
+        require_postgres(os.environ[POSTGRES])
+    assert "hush" not in str(caught.value)
+    assert "whisper" not in str(caught.value)
+    assert "%2F" in caught.value.remedy
+
+
 def test_a_server_that_does_not_answer_is_named_without_its_password():
     os.environ[POSTGRES] = NOBODY
     with pytest.raises(MachineError) as caught:
