@@ -13,6 +13,7 @@ from assets.withdrawing import Request
 from tests.withdrawal.conftest import ADA, BOB, TASK, Lab, pictures_of
 from world4rl.audit.book import read_book
 from world4rl.errors import ConfigError, DataError, MachineError
+from world4rl.landing.staging import staged
 from world4rl.promotion.champions import keep
 from world4rl.provenance.decisions import Decisions, Deployment, Withdrawal
 from world4rl.provenance.digests import digest_folder
@@ -163,6 +164,13 @@ def test_a_remote_that_cannot_be_cleaned_stops_it_before_anything_changes(lab: L
     with pytest.raises(MachineError, match=match):
         lab.withdraw(Request(operator=ADA))
     assert lab.snapshot() == before
+
+
+def test_a_run_that_is_just_taking_a_dataset_keeps_its_copy(lab: Lab) -> None:
+    with staged("another", lab.paths) as copy:
+        (copy / "meta").mkdir(parents=True)
+        lab.withdraw(Request(operator=ADA))
+        assert copy.is_dir()
 
 
 def test_without_a_key_nothing_changes(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:

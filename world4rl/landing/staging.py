@@ -23,24 +23,43 @@ def staged(name: str, paths: Paths) -> Iterator[Path]:
     """
     folder = _folder(name, paths)
     with locked(folder.with_suffix(".lock")):
-        shutil.rmtree(folder, ignore_errors=True)
+        _remove(folder)
         try:
             yield folder
         finally:
-            shutil.rmtree(folder, ignore_errors=True)
+            _remove(folder)
+
+
+def cut_copy(staging: Path) -> Path:
+    """Where a staged copy is cut down to what may be accepted of it; it goes with that copy."""
+    return staging.with_name(f".{staging.name}.cut")  # no dataset has such a name
 
 
 def discard(name: str, paths: Paths) -> None:
     """Removes the copy that a run left when it was killed, unless somebody is there."""
-    folder = _folder(name, paths)
-    if not folder.exists():
+    _discard(_folder(name, paths))
+
+
+def discard_abandoned(paths: Paths) -> None:
+    """Removes every copy that a killed run left; those where somebody is stay."""
+    for lock in sorted(paths.taking.glob("*.lock")):
+        _discard(lock.with_suffix(""))
+
+
+def _discard(folder: Path) -> None:
+    if not (folder.exists() or cut_copy(folder).exists()):
         return
     with folder.with_suffix(".lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return
-        shutil.rmtree(folder, ignore_errors=True)
+        _remove(folder)
+
+
+def _remove(folder: Path) -> None:
+    for copy in (folder, cut_copy(folder)):
+        shutil.rmtree(copy, ignore_errors=True)
 
 
 def _folder(name: str, paths: Paths) -> Path:

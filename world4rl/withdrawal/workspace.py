@@ -19,6 +19,7 @@ from world4rl.landing.door import door_options
 from world4rl.landing.inbox import Inbox
 from world4rl.landing.ledger import Ledger
 from world4rl.landing.page import write_page
+from world4rl.landing.staging import discard_abandoned
 from world4rl.landing.take import place_copies
 from world4rl.paths import Paths
 from world4rl.provenance.episodes import EpisodeSet, all_episode_sets, redacted
@@ -104,20 +105,9 @@ def apply(stones: Tombstones, prepared: Mapping[str, Prepared], params: Params, 
         progress.log(f"removed {folder.relative_to(paths.root)}")
         shutil.rmtree(folder)
     shutil.rmtree(paths.ledger.parent / "cutting", ignore_errors=True)
-    _remove_abandoned(paths)
+    discard_abandoned(paths)  # a living run notices the tombstones before it accepts anything
     if stones.datasets and paths.quarantine.exists():
         write_page(paths.root)  # without pictures of the datasets' quarantined episodes
-
-
-def _remove_abandoned(paths: Paths) -> None:
-    """Removes copies that dead runs left. A living one notices the tombstones before it accepts anything."""
-    folder = paths.ledger.parent / "taking"
-    if folder.is_dir():
-        entries = Ledger(paths.ledger).entries()
-        for path in folder.iterdir():
-            entry = entries.get(path.name.removeprefix(".").removesuffix(".cut"))
-            if entry is None or entry.state != "taking":
-                shutil.rmtree(path, ignore_errors=True)
 
 
 def _take_place(prepared: Prepared, paths: Paths) -> None:
