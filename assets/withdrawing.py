@@ -9,7 +9,6 @@ from __future__ import annotations
 import shutil
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ from world4rl.files import locked
 from world4rl.landing.inbox import open_inbox
 from world4rl.paths import Paths
 from world4rl.promotion.champions import champion_folders
-from world4rl.promotion.history import History, read_history
+from world4rl.promotion.history import History, read_history, stamp, utc_now
 from world4rl.provenance import keys
 from world4rl.provenance.decisions import Decisions, Withdrawal
 from world4rl.provenance.digests import digest_file, digest_folder
@@ -225,6 +224,7 @@ class Withdrawals:
         private = keys.private_key_path()
         if plan.episodes:
             keys.public_text(private)
+            keys.ensure_key(self.paths)  # it is there: has this repository trust it, or nobody could read the decision
         data = self.paths.root / "data"
         with self.storages.exclusively([data / "landed", data / "store"]), locked(self.paths.landing_lock):
             if read_acceptances(self.paths) != plan.accepted:
@@ -283,7 +283,7 @@ class Withdrawals:
 
     def _decide(self, plan: Plan, by: str, because: str, private: Path) -> None:
         decision = Withdrawal(
-            at=datetime.now(UTC).isoformat(timespec="seconds"),
+            at=stamp(utc_now()),
             by=by,
             because=because,
             episodes=tuple(sorted(one.digest for one in plan.episodes)),

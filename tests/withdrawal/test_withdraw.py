@@ -181,6 +181,13 @@ def test_without_a_key_nothing_changes(lab: Lab, monkeypatch: pytest.MonkeyPatch
     assert lab.snapshot() == before
 
 
+def test_a_key_that_the_repository_does_not_know_yet_is_trusted_before_it_signs(lab: Lab) -> None:
+    shutil.rmtree(lab.paths.trusted_keys)
+    lab.withdraw(Request(operator=ADA))
+    (decision,) = Decisions(lab.paths).read()
+    assert decision.predicate.at.endswith("Z")
+
+
 def test_a_stage_that_reads_the_data_is_waited_for(lab: Lab) -> None:
     from dvc.repo import Repo
     from dvc.rwlock import rwlock
