@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import time
 from contextlib import closing
+from importlib.util import find_spec
 from typing import Annotated
 
 import typer
@@ -15,10 +16,13 @@ import typer
 from world4rl.commands.options import PARAMS, ROOT, HtmlOption, JsonOption, ParamsOption, RootOption
 
 PANEL = "Lineage"
+NEEDED = ("dagster", "dvc")
 
 
 def add(app: typer.Typer) -> None:
-    """Adds the commands."""
+    """Adds the commands; none where only the method is installed, which comes without an orchestrator."""
+    if not all(map(find_spec, NEEDED)):
+        return
     app.command(rich_help_panel=PANEL)(record)
     app.command(rich_help_panel=PANEL)(lineage)
     app.command(rich_help_panel=PANEL)(reproduce)

@@ -71,6 +71,22 @@ finally:
         assert f" {command} " in result.stdout
 
 
+def test_where_only_the_method_is_installed_no_command_needs_more():
+    script = """
+import sys
+sys.modules["dvc"] = None  # as if it were not installed
+from world4rl.cli import main
+sys.argv = ["world4rl", "--help"]
+main()
+"""
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert result.returncode == 0
+    for command in ("plan", "record", "lineage", "reproduce", "withdraw"):
+        assert f" {command} " not in result.stdout
+        assert f" {command} " in world4rl("--help").stdout
+    assert " audit " in result.stdout
+
+
 def test_the_console_script_is_installed():
     result = subprocess.run([Path(sys.executable).with_name("world4rl"), "--help"], capture_output=True, text=True)
     assert result.returncode == 0
