@@ -7,10 +7,9 @@ from dagster import Config, JobDefinition, MetadataValue, OpExecutionContext, in
 from pydantic import Field
 
 from world4rl import machine
-from world4rl.config import load_params
-from world4rl.errors import ConfigError
 from world4rl.landing.inbox import open_inbox
 from world4rl.paths import Paths
+from world4rl.runner import prepared
 
 
 class Rollouts(Config):
@@ -26,16 +25,12 @@ def build_refresh_job(root: Path) -> JobDefinition:
 
     @op
     def record_rollouts(context: OpExecutionContext, config: Rollouts) -> None:
-        from world4rl.generations.refreshing import refresh  # it loads the simulator: more than the definitions need
+        with prepared("refresh", root, Path("params.yaml"), config.task) as params:
+            machine.use_rendering_backend()
+            from world4rl.generations.refreshing import refresh  # it loads more than the definitions need
 
-        file = root / "params.yaml"
-        params = load_params(file)
-        if config.task not in params.tasks:
-            remedy = f"use one of {', '.join(params.tasks)}"
-            raise ConfigError(f"no task {config.task!r}", where=file, remedy=remedy)
-        machine.use_rendering_backend()
-        inbox = open_inbox(params.landing.address, root)
-        name = refresh(params, Paths(root), inbox, config.task, which=config.policy, episodes=config.episodes)
+            inbox = open_inbox(params.landing.address, root)
+            name = refresh(params, Paths(root), inbox, config.task, which=config.policy, episodes=config.episodes)
         context.add_output_metadata({"landed as": MetadataValue.text(f"{inbox.address}/{name}")})
 
     @job(

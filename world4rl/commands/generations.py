@@ -26,19 +26,16 @@ def refresh(
     root: RootOption = ROOT,
 ) -> None:
     """Record rollouts of the refined policy in the simulator and land them: the world model's next generation."""
-    from world4rl import machine, progress
-    from world4rl.config import load_params
-    from world4rl.errors import ConfigError
-    from world4rl.generations.refreshing import refresh as refreshed
+    from world4rl import machine
     from world4rl.landing.inbox import open_inbox
     from world4rl.paths import Paths
+    from world4rl.runner import prepared
 
-    loaded = load_params(root / params)
-    if task not in loaded.tasks:
-        raise ConfigError(f"no task {task!r}", where=root / params, remedy=f"use one of {', '.join(loaded.tasks)}")
-    machine.use_rendering_backend()
-    inbox = open_inbox(loaded.landing.address, root)
-    with progress.session(f"refresh {task}"):
+    with prepared("refresh", root, params, task) as loaded:
+        machine.use_rendering_backend()  # before anything imports MuJoCo
+        from world4rl.generations.refreshing import refresh as refreshed
+
+        inbox = open_inbox(loaded.landing.address, root)
         name = refreshed(loaded, Paths(root), inbox, task, which=policy, episodes=episodes)
     typer.echo(f"landed as {inbox.address}/{name}")
 

@@ -21,7 +21,8 @@ from world4rl.generations.history import generations
 from world4rl.landing.deposit import land
 from world4rl.landing.inbox import Inbox
 from world4rl.paths import Paths
-from world4rl.provenance.decisions import Decisions, Promotion, Rollback
+from world4rl.promotion.champions import champion_folder, refuse_withdrawn
+from world4rl.promotion.history import read_history
 from world4rl.provenance.digests import digest_folder
 
 Which = Literal["refined", "champion"]
@@ -48,7 +49,8 @@ def refresh(
         The dataset's name in the landing folder.
 
     Raises:
-        DataError: there is no such policy, or the rollouts for this generation have landed.
+        DataError: there is no such policy, its bytes are missing or differ, the champion was made from withdrawn
+            episodes, or the rollouts for this generation have landed.
         ConfigError: there are no seeds for so many.
     """
     from world4rl.policies.acting import policy_controller
@@ -96,11 +98,9 @@ def split(seeds: Sequence[int], held_out: float) -> tuple[Sequence[int], Sequenc
 
 
 def _champion(paths: Paths, task: str) -> Path:
-    champions = [
-        record.predicate.policy
-        for record in Decisions(paths).read()
-        if isinstance(record.predicate, Promotion | Rollback) and record.predicate.task == task
-    ]
-    if not champions:
+    history = read_history(paths)
+    champion = history.champion(task)
+    if champion is None:
         raise DataError(f"{task} has no champion", where=paths.decisions, remedy="promote a policy, or take `refined`")
-    return paths.champions(task) / champions[-1][:16]
+    refuse_withdrawn(history, champion.policy)
+    return champion_folder(paths, history, task, champion.policy)
