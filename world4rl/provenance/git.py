@@ -15,6 +15,14 @@ LINEAGE = "refs/world4rl/lineage"  # every state after a run that went well is a
 SECONDS = 120.0
 SHA1_DIGITS = 40
 NOBODY = ("World4RL", "world4rl@localhost")  # commits where the user has not told Git who they are
+# Git sets them for its hooks: they would put another repository, or the user's index, in the place of the folder's.
+ELSEWHERE = frozenset(
+    f"GIT_{name}"
+    for name in (
+        *("DIR", "WORK_TREE", "INDEX_FILE", "COMMON_DIR", "PREFIX", "NAMESPACE"),
+        *("OBJECT_DIRECTORY", "ALTERNATE_OBJECT_DIRECTORIES"),
+    )
+)
 
 
 class Git:
@@ -124,7 +132,8 @@ class Git:
 
     def _run(self, arguments: list[str], *, stdin: bytes = b"", extra: Mapping[str, str] | None = None) -> bytes:
         # Looking must not lock out a person's own commands.
-        environment = {**os.environ, "GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C", **(extra or {})}
+        own = {name: value for name, value in os.environ.items() if name not in ELSEWHERE}
+        environment = {**own, "GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C", **(extra or {})}
         try:
             result = subprocess.run(
                 ["git", *arguments], cwd=self.root, env=environment, input=stdin, capture_output=True, timeout=SECONDS
