@@ -50,7 +50,6 @@ from world4rl.provenance.manifests import read_manifest
 
 INTERVAL_SECONDS = 10
 GROUP = "landing"
-MANIFEST = "manifest"
 QUARANTINE_KEY = AssetKey("quarantine")
 QUARANTINE_CHECK = "nothing_quarantined"
 SHOWN = 100  # newest quarantine entries in a table

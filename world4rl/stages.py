@@ -21,8 +21,8 @@ class Stage:
         summary: What it does, in a line.
         function: `module:name`, called with (params, paths, task), or (params, paths) when not `per_task`.
         per_task: Whether it runs once a task.
-        sections: Fields of `Params` that it may read beside `device` and `threads`. Of `task_parameters` a stage
-            sees its own task's entry only.
+        sections: Fields of `Params` that it may read beside those of `EXECUTION`. Of `task_parameters` a stage sees its
+            own task's entry only.
         metrics: The JSON metrics that it writes, below the root, with `{task}` for the task.
         renders: Whether it draws the simulator's frames.
     """
