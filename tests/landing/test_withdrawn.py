@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.landing.conftest import TASK, Site
+from world4rl.demos.layout import SIDE_FILE
 from world4rl.errors import DataError
 from world4rl.landing.quarantine import release
 from world4rl.landing.take import take
@@ -87,6 +89,19 @@ def test_among_others_a_withdrawn_episode_is_cut_out_before_anything_is_accepted
     again = site.settle()["again"]
     assert again.state == "refused"
     assert digest_folder(folder) == before
+
+
+def test_no_picture_is_drawn_of_a_withdrawn_episode(site: Site, accepted: Acceptance, record: Record) -> None:
+    withdraw(site, accepted, 1)
+    spoiled = record(site.folder / "more", (1, 2, 3, 4))
+    side = json.loads((spoiled / SIDE_FILE).read_text())
+    side["episodes"][3]["success"] = not side["episodes"][3]["success"]  # quarantined for another reason
+    (spoiled / SIDE_FILE).write_text(json.dumps(side))
+    site.settle()
+    entries = {one.episode: one.checks for one in site.ledger.quarantined()}
+    assert entries == {1: "withdrawn", 3: "success_label"}
+    pictures = sorted(path.stem for path in site.paths.picture("", 0).parent.glob("*.png"))
+    assert [name.rpartition("-")[2] for name in pictures] == ["3"]
 
 
 def test_a_withdrawal_while_a_dataset_is_being_read_is_not_missed(

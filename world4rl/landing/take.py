@@ -69,7 +69,8 @@ def take(
         try:
             staging.mkdir()
             taken, digest, quarantined = _take(entry, inbox, staging, ledger, params, paths, stones)
-            keep_pictures(staging, digest, quarantined, params, paths)
+            shown = [found for found in quarantined if found["check"] != WITHDRAWN]  # of those nothing is kept
+            keep_pictures(staging, digest, shown, params, paths)
         except Changed:
             ledger.give_back(name, clock(), "it changed while it was read, or something was withdrawn meanwhile")
             return None
