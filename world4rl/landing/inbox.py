@@ -15,7 +15,7 @@ from typing import Any
 
 import fsspec
 
-from world4rl.errors import DataError, MachineError, World4RLError
+from world4rl.errors import ConfigError, DataError, MachineError, World4RLError
 from world4rl.files import disk_full
 from world4rl.landing.marker import MARKER
 from world4rl.provenance.digests import digest_json
@@ -52,12 +52,22 @@ class Inbox:
 
     Args:
         address: A local path, or any address that fsspec knows, e.g. `s3://bucket/landing`.
+
+    Raises:
+        ConfigError: nobody knows its protocol.
     """
 
     def __init__(self, address: str) -> None:
         self.address = address
         # Nothing that was listed before counts: whether something changed is what we are here to find out.
-        self._fs, self._root = fsspec.core.url_to_fs(address, use_listings_cache=False, skip_instance_cache=True)
+        try:
+            self._fs, self._root = fsspec.core.url_to_fs(address, use_listings_cache=False, skip_instance_cache=True)
+        except (ImportError, ValueError) as error:  # a protocol that is unknown, or whose package is not installed
+            raise ConfigError(
+                f"the landing folder's address cannot be used: {error}",
+                where=address,
+                remedy="correct it, or install the package of its protocol",
+            ) from error
 
     def is_there(self) -> bool:
         """Whether there is a landing folder; of a store of objects, which has no empty folders, whether the bucket is.
