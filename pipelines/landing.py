@@ -49,6 +49,7 @@ from world4rl.provenance.digests import digest_json
 from world4rl.provenance.manifests import read_manifest
 
 INTERVAL_SECONDS = 10
+ASKED = 20  # runs at once; Dagster is asked about each of them at every look, and gives a look a minute
 GROUP = "landing"
 QUARANTINE_KEY = AssetKey("quarantine")
 QUARANTINE_CHECK = "nothing_quarantined"
@@ -257,7 +258,7 @@ def build_landing_sensor(root: Path, take_job: JobDefinition, manifest: AssetKey
             is_dead=lambda run: _is_dead(context.instance, run),
         )
         kept_out = _kept_out(ledger) if found.manifests else ()
-        due = [entry for entry in found.due if not _given_back(context.instance, ledger, entry)]
+        due = [entry for entry in found.due[:ASKED] if not _given_back(context.instance, ledger, entry)]
         requests = [
             RunRequest(
                 run_key=entry.key,

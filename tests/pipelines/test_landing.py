@@ -12,7 +12,7 @@ import pytest
 from dagster import AssetKey, DagsterEventType, DagsterInstance, RunRequest, SensorResult, build_sensor_context
 from dagster._core.storage.tags import RUN_KEY_TAG
 
-from pipelines.landing import build_landing_sensor, build_take_job
+from pipelines.landing import ASKED, build_landing_sensor, build_take_job
 from tests.landing.conftest import TASK, Site, make_episode
 from tests.spoiling import cell, rows
 from world4rl.config import Params, dump_params, load_profile
@@ -95,6 +95,20 @@ def test_each_whole_dataset_gets_a_run_and_none_fails_for_a_bad_one(site: Site, 
     assert after.run_requests == []
     assert after.skip_reason is not None
     assert "3 are settled" in str(after.skip_reason.skip_message)
+
+
+def test_of_many_datasets_only_the_next_ones_are_asked_for(site: Site, instance: DagsterInstance) -> None:
+    for number in range(2 * ASKED):
+        (site.folder / f"many-{number}").mkdir()
+        (site.folder / f"many-{number}" / MARKER).write_text("{}")
+    first = {request.tags["world4rl/dataset"] for request in tick(site, instance).run_requests or []}
+    assert len(first) == ASKED
+    for name in first:
+        entry = site.ledger.claim(name, "run", time.time())
+        assert entry is not None
+        site.ledger.settle(entry, "refused", time.time(), digest=None, detail={"why": "a toy"})
+    then = {request.tags["world4rl/dataset"] for request in tick(site, instance).run_requests or []}
+    assert len(then - first) == ASKED
 
 
 def test_a_full_disk_fails_the_run_and_the_sensor_asks_again(
