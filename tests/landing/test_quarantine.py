@@ -50,6 +50,13 @@ def test_lists_for_people_and_machines(full: Site) -> None:
     assert (released["released_by"], released["released_because"]) == ("ada", "it may")
 
 
+def test_the_list_has_a_line_an_entry_whatever_a_dataset_is_called(site: Site, record: Record) -> None:
+    (record(site.folder / "two\nlines\x1b[31m", (3,)) / "meta" / "info.json").unlink()
+    site.settle()
+    (line,) = call(site, "list").splitlines()
+    assert "two lines [31m whole dataset [dataset]" in line
+
+
 def test_the_page_stands_alone_and_shows_reason_evidence_checker_and_frames(full: Site) -> None:
     out = full.paths.root / "page.html"
     assert str(out) in call(full, "page", "--out", str(out))

@@ -97,7 +97,8 @@ def _json(entry: Quarantined) -> dict[str, Any]:
 def _line(entry: Quarantined) -> str:
     what = "whole dataset" if entry.episode is None else f"episode {entry.episode}"
     released = "" if entry.released is None else f" (released by {entry.released_by})"
-    return f"{entry.number:5}  {when(entry.time)}  {entry.name} {what} [{entry.checks}]: {entry.reason}{released}"
+    text = f"{entry.number:5}  {when(entry.time)}  {entry.name} {what} [{entry.checks}]: {entry.reason}{released}"
+    return "".join(each if each.isprintable() else " " for each in text)  # a name may hold anything, also line ends
 
 
 def when(time_: float) -> str:
