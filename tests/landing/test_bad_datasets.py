@@ -6,6 +6,7 @@ Beside each of them a good dataset lands, which must not notice.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -190,9 +191,22 @@ def of_another(folder: Path) -> None:
     (folder / MARKER).write_text(mark(folder.parent / "good").model_dump_json())
 
 
+def link(path: Path, target: Path) -> None:
+    path.unlink()
+    path.symlink_to(target)
+
+
+def pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
 MARKERS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "empty marker": ("the marker cannot be read", lambda folder: (folder / MARKER).write_bytes(b"")),
     "marker that is no JSON": ("the marker cannot be read", lambda folder: (folder / MARKER).write_text("complete")),
+    "marker that is a link": ("is a link", lambda folder: link(folder / MARKER, folder / INFO)),
+    "marker that leads nowhere": ("is a link", lambda folder: link(folder / MARKER, folder / "nowhere")),
+    "marker that is a pipe": ("is no regular file", lambda folder: pipe(folder / MARKER)),
     "marker of another format": ("the marker cannot be read: format", on_marker(lambda m: m.update(format=2))),
     "marker with more in it": ("the marker cannot be read: more", on_marker(lambda m: m.update(more=1))),
     "marker without files": ("meta/info.json is not in the marker", on_marker(lambda m: m.update(files={}))),
@@ -235,6 +249,13 @@ def test_a_marker_alone_is_no_dataset(place: Site) -> None:
     (place.folder / "bad").mkdir()
     (place.folder / "bad" / MARKER).write_text('{"format": 1, "files": {}}')
     assert_found(place, Bad("dataset", "meta/info.json is missing", lambda folder: None, None), {})
+
+
+def test_a_folder_with_the_name_of_the_marker_is_none(place: Site, originals: dict[str, Path]) -> None:
+    folder = Path(shutil.copytree(originals["pictures"], place.folder / "bad"))
+    (folder / MARKER).mkdir()
+    (folder / MARKER / "marker.json").write_text(mark(folder).model_dump_json())
+    assert_found(place, Bad("files", "is in a folder that has the marker's name", lambda folder: None, None), {})
 
 
 @settings(max_examples=25)

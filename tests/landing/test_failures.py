@@ -263,6 +263,14 @@ def test_a_dataset_that_went_away_and_came_back_gets_a_run_of_its_own(due: Site)
     assert due.took("mine").detail["why"] == "it is accepted"
 
 
+def test_a_clock_that_is_set_back_does_not_stretch_the_back_off(due: Site) -> None:
+    assert due.ledger.claim("mine", "dies", due.now) is not None
+    due.dead.add("dies")
+    due.look()
+    assert due.look(1).due == [], "not at once"
+    assert due.took(due.look(-1_000_000).due[0].name).state == "accepted"
+
+
 # ---- the ledger ---------------------------------------------------------------------------------------------------
 
 
@@ -326,6 +334,20 @@ def test_a_released_episode_comes_in_with_what_was_overruled(due: Site) -> None:
     assert due.look(1000).due == []
     with pytest.raises(DataError, match="it is released already"):
         release(due.paths.root, 1, by="ada", because="again")
+
+
+def test_a_released_episode_stays_though_the_ledger_was_lost(due: Site) -> None:
+    due.took("mine")
+    release(due.paths.root, 1, by="ada", because="the gripper may overshoot")
+    due.took(due.look().due[0].name)
+    before = read_acceptances(due.paths)
+    due.ledger.close()
+    for path in due.paths.ledger.parent.glob("ledger.sqlite*"):
+        path.unlink()
+    due.ledger = Ledger(due.paths.ledger)
+    assert due.settle()["mine"].state == "accepted"
+    assert read_acceptances(due.paths) == before
+    assert len(before[0].episodes) == 2
 
 
 def test_a_release_finds_the_dataset_under_its_new_name(due: Site) -> None:

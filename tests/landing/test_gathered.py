@@ -35,7 +35,7 @@ def acceptance(name: str, episodes: Sequence[int] = (0,), role: Any = "expert") 
 
 def accept(ledger: Ledger, name: str, at: float) -> None:
     digest = digest_bytes(name.encode())
-    ledger.observe([Arrival(name, True, False, f"{digest}{at}")], [], now=at, quiet_seconds=0)
+    ledger.observe([Arrival(name, "marker", False, f"{digest}{at}")], [], now=at, quiet_seconds=0)
     entry = ledger.claim(name, "run", at)
     assert entry is not None
     ledger.settle(entry, "accepted", at, digest=digest, detail={"why": "good"})

@@ -14,7 +14,8 @@ from tests.landing.conftest import OTHER, TASK, Site
 from world4rl.errors import DataError, MachineError
 from world4rl.landing import take as taking
 from world4rl.landing.deposit import land
-from world4rl.landing.marker import MARKER
+from world4rl.landing.inbox import UPLOADING
+from world4rl.landing.marker import MARKER, mark
 from world4rl.provenance.manifests import build_manifest, read_acceptances, read_manifest
 
 Record = Callable[..., Path]
@@ -57,6 +58,24 @@ def test_without_a_marker_nothing_may_change_for_the_quiet_period(site: Site, re
     assert site.took(due.name).state == "accepted"
 
 
+def test_a_marker_that_came_before_its_files_counts_once_and_then_the_quiet_period(
+    site: Site, record: Record, tmp_path: Path
+) -> None:
+    folder = record(site.folder / "copied")
+    (folder / MARKER).write_text(mark(folder).model_dump_json())
+    (file,) = (folder / "data").rglob("*.parquet")
+    file.rename(tmp_path / "late")
+    assert site.took(site.look().due[0].name).state == "refused"
+    (tmp_path / "late").rename(file)
+    quiet = site.params.landing.quiet_seconds
+    assert site.look().due == site.look(quiet - 1).due == []
+    assert site.took(site.look(1).due[0].name).state == "accepted"
+    (folder / "late.txt").write_text("what its marker does not name")
+    assert site.look().due == []
+    (folder / MARKER).write_text(mark(folder).model_dump_json())
+    assert site.took(site.look().due[0].name).state == "known", "a new marker counts at once"
+
+
 def test_files_from_the_future_and_a_clock_that_is_set_back_do_not_matter(site: Site, record: Record) -> None:
     folder = record(site.folder / "skewed")
     os.utime(folder / "meta" / "info.json", (4e9, 4e9))
@@ -82,6 +101,36 @@ def test_an_interrupted_upload_never_counts_as_quiet_and_can_be_done_again(
     assert site.took(due.name).state == "accepted"
     with pytest.raises(DataError, match="there is a dataset of this name"):
         land(mine, site.inbox, name=None, said={})
+
+
+def test_an_upload_that_broke_off_after_its_marker_can_be_done_again(
+    site: Site, record: Record, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = record(tmp_path / "mine")
+    with monkeypatch.context() as broken:
+        broken.setattr(site.inbox._fs, "rm_file", fail_on(site.inbox._fs.rm_file, UPLOADING))
+        with pytest.raises(ConnectionError):
+            land(mine, site.inbox, name=None, said={})
+    assert site.settle() == {}
+    land(mine, site.inbox, name=None, said={})
+    assert site.took(site.look().due[0].name).state == "accepted"
+
+
+def test_two_that_land_at_once_under_one_name_do_not_mix(
+    site: Site, record: Record, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = (record(tmp_path / owner / "demos", seeds) for owner, seeds in {"a": (1, 2), "b": (3,)}.items())
+    original = site.inbox._fs.put_file
+
+    def meanwhile(*arguments: Any) -> None:
+        original(*arguments)
+        with pytest.raises(DataError, match="another dataset of this name is on its way"):
+            land(second, site.inbox, name=None, said={})
+
+    with monkeypatch.context() as busy:
+        busy.setattr(site.inbox._fs, "put_file", meanwhile)
+        land(first, site.inbox, name=None, said={})
+    assert site.took(site.look().due[0].name).detail["accepted"] == 2
 
 
 def fail_on(original: Callable[..., Any], name: str) -> Callable[..., Any]:

@@ -21,7 +21,7 @@ def ledger(tmp_path: Path) -> Ledger:
 
 
 def ready(ledger: Ledger, name: str, fingerprint: str = "f" * 64) -> None:
-    ledger.observe([Arrival(name, True, False, fingerprint)], [], now=0.0, quiet_seconds=10.0)
+    ledger.observe([Arrival(name, "marker", False, fingerprint)], [], now=0.0, quiet_seconds=10.0)
 
 
 def test_events_can_neither_be_changed_nor_removed(ledger: Ledger) -> None:
@@ -109,7 +109,7 @@ def test_whatever_happens_no_dataset_is_taken_twice_at_once_or_forgotten(
             entry = held.pop(name)
             ledger.settle(entry, "accepted", now, digest=entry.fingerprint, detail={})
             handled.add((name, entry.fingerprint))
-        arrivals = [Arrival(n, True, False, f"{content[n]:064x}") for n in "ab" if present[n]]
+        arrivals = [Arrival(n, "marker", False, f"{content[n]:064x}") for n in "ab" if present[n]]
         ledger.observe(arrivals, [n for n in "ab" if not present[n]], now=now, quiet_seconds=10.0)
     for name in "ab":
         if present[name] and name not in held:

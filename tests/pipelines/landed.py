@@ -28,7 +28,7 @@ def accept(root: Path, task: str, episodes: int, *, role: Any = "expert", at: fl
     statement = Statement(source=role)
     acceptance = Acceptance(id=digest[:16], name=name, digest=digest, statement=statement, episodes=members)
     ledger = Ledger(paths.ledger)
-    ledger.observe([Arrival(name, True, False, digest)], [], now=at, quiet_seconds=0)
+    ledger.observe([Arrival(name, "marker", False, digest)], [], now=at, quiet_seconds=0)
     entry = ledger.claim(name, "a run", at)
     assert entry is not None
     write_acceptance(acceptance, paths)

@@ -94,9 +94,9 @@ def examine(
     stones: Tombstones,
 ) -> tuple[Taken, Sequence[Mapping[str, Any]]]:
     """Decides what becomes of a verified copy, and which of its episodes are kept out; writes nothing."""
-    waived = _waived(ledger, found.digest)
     others = [one for one in accepted if one.digest != found.digest]
     twin = next((one for one in accepted if one.digest == found.digest), None)
+    waived = _waived(ledger, found.digest, twin)
     # Where a run was killed between record and ledger, what it kept out is not known yet: it is looked at again.
     settled = twin is not None and ledger.has_accepted(found.digest)
     if twin is not None and settled and waived.keys() <= {episode.episode for episode in twin.episodes}:
@@ -164,9 +164,10 @@ def _withdrawn(episode: Surveyed, stones: Tombstones) -> Mapping[str, Any]:
     }
 
 
-def _waived(ledger: Ledger, digest: str) -> dict[int, frozenset[str]]:
-    """Checks that people have overruled for episodes of this content."""
-    waived: dict[int, frozenset[str]] = {}
+def _waived(ledger: Ledger, digest: str, accepted: Acceptance | None) -> dict[int, frozenset[str]]:
+    """Checks that people have overruled for episodes of this content; its record knows where the ledger was lost."""
+    episodes = () if accepted is None else accepted.episodes
+    waived = {episode.episode: frozenset(episode.waived) for episode in episodes if episode.waived}
     for entry in ledger.quarantined():
         if entry.digest == digest and entry.released is not None and entry.episode is not None:
             waived[entry.episode] = waived.get(entry.episode, frozenset()) | set(entry.checks.split(", "))

@@ -1,8 +1,7 @@
 """What lies in the landing folder: every direct subfolder is a dataset, whole or still on its way.
 
 The folder may be on any file system that fsspec knows. Listing it reads no data: a dataset is recognised again by its
-fingerprint, the names, sizes and versions (modification time or entity tag) of its files. Where there is a marker, its
-own version is enough, because it is written last and names the rest.
+fingerprint, the names, sizes and versions (modification time or entity tag) of its files.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ import fsspec
 from world4rl.errors import ConfigError, DataError, MachineError, World4RLError
 from world4rl.files import disk_full
 from world4rl.landing.marker import MARKER
-from world4rl.provenance.digests import digest_json
+from world4rl.provenance.digests import digest_bytes, digest_json
 
 UPLOADING = "_LANDING"  # there from the first file of `world4rl land` to its marker: never take this for quiet
 LINK, IRREGULAR = "link", "irregular"  # in place of a size: nothing of the kind is copied
@@ -31,15 +30,19 @@ class Arrival:
 
     Attributes:
         name: Of the folder.
-        marked: Whether it has a marker.
-        uploading: Whether `world4rl land` is at work on it, or was interrupted.
-        fingerprint: Changes whenever a file in it does; of the marker alone where there is one.
+        marker: Version of its marker; None where there is none.
+        uploading: Whether `world4rl land` is at work on it, or was interrupted; its marker does not count yet.
+        fingerprint: Changes whenever a file in it does; begins with the version of the marker.
     """
 
     name: str
-    marked: bool
+    marker: str | None
     uploading: bool
     fingerprint: str
+
+    def has_marker_of(self, fingerprint: str) -> bool:
+        """Whether it has the marker that it had when its fingerprint was this one."""
+        return self.marker is not None and fingerprint.startswith(self.marker)
 
 
 def open_inbox(address: str, root: Path) -> Inbox:
@@ -114,13 +117,14 @@ class Inbox:
         Raises:
             MachineError: it cannot be read.
         """
-        try:
-            with self._reaching():
-                marker = self._fs.info(self._path(name, MARKER))
-        except FileNotFoundError:
-            files = self.files(name)
-            return Arrival(name, False, UPLOADING in files, digest_json(files)) if files else None
-        return Arrival(name, True, False, digest_json({MARKER: _version(marker)}))
+        files = self._listed(name)
+        if not files:  # or its owner lets nobody in: a listing tells no errors
+            with suppress(FileNotFoundError), self._reaching():
+                self._fs.info(self._path(name, MARKER))
+            return None
+        uploading = UPLOADING in files
+        marker = digest_json(files[MARKER]) if MARKER in files and not uploading else None
+        return Arrival(name, marker, uploading, f"{marker or ''}{digest_json(files)}")
 
     def files(self, name: str) -> dict[str, list[Any]]:
         """Size and version of every file of a dataset by its path in it, the marker apart.
@@ -130,22 +134,28 @@ class Inbox:
         Raises:
             MachineError: it cannot be read.
         """
+        return {path: version for path, version in self._listed(name).items() if path != MARKER}
+
+    def _listed(self, name: str) -> dict[str, list[Any]]:
         prefix = self._path(name, "")
         try:
             with self._reaching():
                 found = self._fs.find(prefix, detail=True)
         except FileNotFoundError:
             return {}
-        files = {str(path).removeprefix(prefix): _version(info) for path, info in found.items()}
-        return {path: version for path, version in sorted(files.items()) if path != MARKER}
+        return dict(sorted((str(path).removeprefix(prefix), _version(info)) for path, info in found.items()))
 
     def marker(self, name: str) -> bytes:
         """The bytes of a dataset's marker.
 
         Raises:
             FileNotFoundError: it has gone.
+            DataError: it is no file.
             MachineError: it cannot be read.
         """
+        version = self._listed(name).get(MARKER)
+        if version is not None:
+            _require_regular(MARKER, version)
         with self._reaching():
             return bytes(self._fs.cat_file(self._path(name, MARKER)))
 
@@ -170,29 +180,37 @@ class Inbox:
     def put(self, name: str, files: Mapping[str, Path], marker: bytes) -> Iterator[str]:
         """Copies local files into a new dataset of the landing folder, the marker last; yields the path of each.
 
-        What an interrupted call left is written again.
+        What an interrupted call with the same marker left is written again.
 
         Raises:
-            DataError: there is such a folder already, and this did not make it; or there is no such bucket.
+            DataError: there is such a folder already, and another call made it; or there is no such bucket.
         """
         if "://" in self.address and not self.is_there():
             raise DataError("there is no such place to land datasets", where=self.address, remedy="make the bucket")
         folder_there = self._fs.exists(self._path(name, "").rstrip("/"))
-        if folder_there and not self._fs.exists(self._path(name, UPLOADING)):
+        uploading = self._path(name, UPLOADING)
+        own = digest_bytes(marker).encode()  # somebody else may be landing another dataset under the same name
+        if folder_there and not self._fs.exists(uploading):
             raise DataError(
                 "there is a dataset of this name in the landing folder",
                 where=f"{self.address}/{name}",
                 remedy="choose another one with --name",
             )
+        if folder_there and self._fs.cat_file(uploading) != own:
+            raise DataError(
+                "another dataset of this name is on its way into the landing folder, or its upload broke off",
+                where=f"{self.address}/{name}",
+                remedy="choose another one with --name, or remove the folder if nobody is landing it",
+            )
         self._fs.makedirs(self._path(name, "").rstrip("/"), exist_ok=True)
-        self._fs.pipe_file(self._path(name, UPLOADING), b"")
+        self._fs.pipe_file(uploading, own)
         for path, local in files.items():
             target = self._path(name, path)
             self._fs.makedirs(target.rpartition("/")[0], exist_ok=True)
             self._fs.put_file(str(local), target)
             yield path
         self._fs.pipe_file(self._path(name, MARKER), marker)
-        self._fs.rm_file(self._path(name, UPLOADING))
+        self._fs.rm_file(uploading)
 
     def remove(self, name: str) -> None:
         """Removes a dataset from the landing folder; one that is not there is fine."""
@@ -204,11 +222,17 @@ class Inbox:
         return f"{self._root.rstrip('/')}/{name}/{path}"
 
 
-def _require_file(path: str, version: list[Any], target: Path) -> None:
+def _require_regular(path: str, version: list[Any]) -> None:
     if version[0] == LINK:
         raise DataError("is a link, and links are not followed", where=path, remedy="copy with `cp -rL`")
     if version[0] == IRREGULAR:
         raise DataError("is no regular file", where=path, remedy="remove it")
+
+
+def _require_file(path: str, version: list[Any], target: Path) -> None:
+    _require_regular(path, version)
+    if path.startswith(f"{MARKER}/"):
+        raise DataError("is in a folder that has the marker's name", where=path, remedy=f"remove {MARKER}")
     if not (target / path).resolve().is_relative_to(target.resolve()):
         raise DataError("the path leads out of the dataset", where=path, remedy="rename the file")
 

@@ -7,8 +7,9 @@ killed between any two and the next one goes on:
                  ▲         │
                  └─────────┘ the run that took it died: again, later
 
-`waiting` ends when a marker is there or nothing has changed for the quiet period, by this machine's clock: what the
-files' own times say does not matter. A settled dataset whose fingerprint changes waits again. Every change of state is
+`waiting` ends when a new marker is there or nothing has changed for the quiet period, by this machine's clock: what the
+files' own times say does not matter. A dataset whose fingerprint changes waits again; a marker under which files change
+does not count any more. Every change of state is
 also an event, and events are never changed or removed.
 """
 
@@ -210,8 +211,11 @@ class Ledger:
             self._db.execute("UPDATE arrivals SET since = ? WHERE name = ?", (now, arrival.name))
         since = now if fresh or entry is None else min(entry.since, now)
         waiting = fresh or (entry is not None and entry.state == "waiting")
-        if waiting and not arrival.uploading and (arrival.marked or now - since >= quiet_seconds):
-            why = "its marker is there" if arrival.marked else f"nothing changed in it for {quiet_seconds:g} s"
+        # Where the marker came first, or is an old one, what it names is still on its way.
+        old_marker = entry is not None and entry.state != "gone" and arrival.has_marker_of(entry.fingerprint)
+        marked = arrival.marker is not None and not old_marker
+        if waiting and not arrival.uploading and (marked or now - since >= quiet_seconds):
+            why = "its marker is there" if marked else f"nothing changed in it for {quiet_seconds:g} s"
             self._set(arrival.name, "ready", now, {"why": why})
 
     def retry_held(self, tasks: Collection[str], now: float) -> None:
@@ -224,7 +228,9 @@ class Ledger:
     def due(self, now: float) -> list[Entry]:
         """Datasets that a run should take now, the longest waiting first."""
         rows = self._select(
-            "SELECT * FROM arrivals WHERE state = 'ready' AND not_before <= ? ORDER BY since, name", (now,)
+            # Later than any back-off: the clock was set back since.
+            "SELECT * FROM arrivals WHERE state = 'ready' AND (not_before <= ? OR not_before > ?) ORDER BY since, name",
+            (now, now + BACK_OFF[-1]),
         )
         return [_entry(row) for row in rows]
 

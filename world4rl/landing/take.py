@@ -140,7 +140,8 @@ def _fetch(entry: Entry, inbox: Inbox, staging: Path) -> Marker:
             for _ in inbox.fetch(entry.name, files, staging):
                 bar.advance()
             found = mark(staging)
-        marker = inbox.marker(entry.name) if arrival.marked else None
+        with reading("marker"):
+            marker = None if arrival.marker is None else inbox.marker(entry.name)
     except FileNotFoundError:
         raise Changed from None
     if inbox.look(entry.name) != arrival or inbox.files(entry.name) != files:
