@@ -471,10 +471,12 @@ def push_revision(root: Path, commit: str) -> bool:
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
-    with _in_process, Repo(str(root), _wait_for_lock=True) as repo:
-        remote = repo.config["core"].get("remote")
-        if not remote:
-            return False
+    with _in_process, Repo(str(root)) as here:
+        remote, remotes = here.config["core"].get("remote"), here.config["remote"]
+    if not remote:
+        return False
+    # In a commit, DVC would take a remote's relative address for one below "/".
+    with _in_process, Repo(str(root), config={"remote": remotes}, _wait_for_lock=True) as repo:
         try:
             repo.push(revs=[commit], workspace=False)
         except (DvcException, OSError) as error:

@@ -271,3 +271,12 @@ def test_a_remote_that_is_away_is_one_clear_error_and_loses_nothing(committed, t
         push_lineage(committed.root)
     committed.dvc("remote", "modify", "--local", "store", "url", str(tmp_path / "store"))
     assert push_lineage(committed.root)
+
+
+def test_a_remote_whose_committed_address_is_relative_is_the_one_that_gets_the_files(committed, tmp_path) -> None:
+    committed.dvc("remote", "add", "-d", "store", "../store")
+    assert commit_lineage(committed.root)
+    assert push_lineage(committed.root)
+    assert list((tmp_path / "store" / "files" / "md5").rglob("*"))
+    missing = committed.dvc("status", "--cloud", "--json")
+    assert (missing.returncode, missing.stdout.strip()) == (0, "{}"), missing.stderr
