@@ -8,7 +8,7 @@ no longer known to have run; DVC's run cache brings it back without computing it
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
@@ -80,6 +80,16 @@ def stages_of(lock: bytes) -> Mapping[str, Any]:
     except (yaml.YAMLError, KeyError, TypeError):
         return {}
     return stages if isinstance(stages, dict) else {}
+
+
+def without(lock: bytes, names: Collection[str]) -> bytes:
+    """The bytes of a `dvc.lock` that does not know some of the stages."""
+    from dvc.utils.serialize import dumps_yaml, parse_yaml_for_update
+
+    content = parse_yaml_for_update(lock.decode(), LOCK)
+    for name in names:
+        del content["stages"][name]
+    return bytes(dumps_yaml(content).encode())
 
 
 def _look(root: Path) -> bool:

@@ -13,7 +13,7 @@ import json
 import re
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -356,6 +356,29 @@ class DvcProject:
             found = repo.stage.load_one(str(self.root / "dvc.yaml"), stage.name)
             read = [dep for dep in found.deps if not hasattr(dep, "params") and _paths([dep])[0] not in stage.code]
             return all(item.hash_info and not item.workspace_status() for item in [*read, *found.outs])
+
+    def lost(self, paths: Collection[str]) -> set[str]:
+        """Names of stages that made one of some paths last, and of whose bytes neither cache nor folder has all."""
+        found = set()
+        for name, entry in self._lock_entries().items():
+            hashes = [_hash(out) for out in entry.get("outs", ()) if out["path"] in paths]
+            if name in self.stages and hashes and not (self._cached(hashes) or self.intact(self.stages[name])):
+                found.add(name)
+        return found
+
+    def _cached(self, hashes: Sequence[str]) -> bool:
+        from dvc_data.hashfile.hash_info import HashInfo
+        from dvc_data.hashfile.tree import Tree
+
+        with _in_process, self._repo() as repo:
+            cache = repo.cache.local
+            for each in hashes:
+                if not cache.exists(each):
+                    return False
+                tree = Tree.load(cache, HashInfo("md5", each)) if each.endswith(".dir") else ()
+                if not all(cache.exists(found.value) for _, _, found in tree):
+                    return False
+        return True
 
     def code_version(self, stage: Stage) -> str:
         """Digest of command, code and parameters as they are now; equals the recorded one once the stage has run."""

@@ -6,22 +6,25 @@ restores every byte, champions included: a policy that was promoted lies in DVC'
 the lineage has names it. Branch, index and files of the user are never touched.
 
 A dataset that was accepted but not yet verified by its stage is not part of the state: what `dvc.lock` does not know
-could not be pulled. It comes with the next commit.
+could not be pulled. It comes with the next commit. Nor is what a stage made from episodes that were withdrawn, once its
+bytes are gone: it comes with the commit after the stage ran again.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from assets.dvc_lock import LOCK, stages_of
-from assets.dvc_project import keep_in_cache, lock_of, md5_of, push_revision
-from world4rl.errors import MachineError
+from assets.dvc_lock import LOCK, stages_of, without
+from assets.dvc_project import DvcProject, keep_in_cache, lock_of, md5_of, push_revision
+from world4rl.errors import DataError, MachineError
 from world4rl.files import locked
 from world4rl.paths import Paths
+from world4rl.provenance.decisions import Decisions, Withdrawal
 from world4rl.provenance.git import LINEAGE, Git
 
 PROJECT = ("dvc.yaml", "params.yaml", ".dvc/config", ".dvcignore")
@@ -129,6 +132,10 @@ def _state(root: Path, git: Git, before: str | None) -> _State | None:
     if lock is None:
         return None
     content, stages = lock
+    lost = _lost(root)
+    if lost:
+        content = without(content, lost)
+        stages = {name: entry for name, entry in stages.items() if name not in lost}
     prefix = git.prefix()
     found = git.files(before) if before is not None else {}
     old = {path.removeprefix(prefix): blob for path, blob in found.items() if path.startswith(prefix)}
@@ -144,6 +151,15 @@ def _state(root: Path, git: Git, before: str | None) -> _State | None:
         name = f"champions/{champion.parent.name}/{champion.name}.dvc"
         blobs[name] = old[name] if name in old else git.store_bytes(_pointer(root, champion, name))
     return _State(blobs, old, stages)
+
+
+def _lost(root: Path) -> set[str]:
+    """Stages of whose results a withdrawal removed bytes, until they run again."""
+    paths = set[str]()
+    with suppress(DataError):  # decisions that somebody changed: the audit names them, and the state is kept as it is
+        decided = [record.predicate for record in Decisions(Paths(root)).read()]
+        paths = {found.name for one in decided if isinstance(one, Withdrawal) for found in one.affected}
+    return DvcProject(root).lost(paths) if paths else set()
 
 
 def _written_once(name: str) -> bool:

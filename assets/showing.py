@@ -1,4 +1,7 @@
-"""Pieces of the metadata that a person sees on an asset's page: learning curves, pictures, tables, files and links."""
+"""Pieces of the metadata that a person sees on an asset's page: learning curves, pictures, tables, files and links.
+
+Frames of episodes are linked, never embedded: Dagster keeps metadata in its event log, and consent may be withdrawn.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,6 @@ from dagster import MarkdownMetadataValue, MetadataValue, PathMetadataValue, Url
 
 from world4rl.files import read_json
 
-LARGEST_PICTURE = 400_000  # bytes; Dagster keeps metadata in its event log
 WIDTH, HEIGHT = 340, 220  # pixels of a panel
 
 FILES = "/files"  # where pipelines/webserver.py shows files of the project
@@ -39,12 +41,6 @@ def percent(rate: float | None) -> str:
     return "–" if rate is None else f"{100 * rate:.1f} %"
 
 
-def picture(path: Path) -> MarkdownMetadataValue:
-    """A PNG file, embedded; its path alone when it is too large for Dagster's event log."""
-    content = path.read_bytes()
-    return MetadataValue.md(_embed(content, path.stem, "png") if len(content) <= LARGEST_PICTURE else f"`{path}`")
-
-
 def curves(path: Path, columns: Sequence[str]) -> MarkdownMetadataValue:
     """A chart of some columns of a CSV file over its first column, as a small SVG: a panel for each.
 
@@ -62,7 +58,8 @@ def curves(path: Path, columns: Sequence[str]) -> MarkdownMetadataValue:
         'font-family="sans-serif" font-size="11"><rect width="100%" height="100%" fill="white"/>'
         f"{''.join(panels)}</svg>"
     )
-    return MetadataValue.md(_embed(svg.encode(), path.stem, "svg+xml"))
+    image = base64.b64encode(svg.encode()).decode()
+    return MetadataValue.md(f"![{path.stem}](data:image/svg+xml;base64,{image})")
 
 
 def file(path: Path) -> PathMetadataValue:
@@ -80,6 +77,15 @@ def link(root: Path, path: Path) -> UrlMetadataValue:
     if not any(inside.is_relative_to(folder) for folder in SHOWN):
         raise ValueError(f"{inside} is not among what the web server shows: {', '.join(SHOWN)}")
     return MetadataValue.url(f"{FILES}/{quote(inside.as_posix(), safe='/@')}")
+
+
+def picture(root: Path, path: Path) -> MarkdownMetadataValue:
+    """A picture, by a link that the browser follows.
+
+    Raises:
+        ValueError: as `link`.
+    """
+    return MetadataValue.md(f"![{path.stem}]({link(root, path).url})")
 
 
 def size(amount: int) -> str:
@@ -122,7 +128,3 @@ def _panel(left: int, title: str, over: str, points: Sequence[tuple[float, float
             f'<text x="{(x0 + x1) / 2}" y="{y0 + 28}" text-anchor="middle">{escape(over)}</text>',
         ]
     return "".join(parts)
-
-
-def _embed(image: bytes, name: str, kind: str) -> str:
-    return f"![{name}](data:image/{kind};base64,{base64.b64encode(image).decode()})"

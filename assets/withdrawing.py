@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from assets.auditing import pages
 from assets.dvc_project import DvcProject, Stage
 from assets.lineage_ref import commit_lineage, push_lineage
 from assets.purge import Found, Storages
@@ -77,6 +78,7 @@ class Plan:
         redacted: Episode sets without the names, by the digest of the original.
         objects: What leaves cache and remotes.
         champions: Folders of former champions, made from these episodes, that leave the workspace.
+        pictures: Film strips and report in the workspace that show these episodes.
         landing: Names of datasets in the landing folder that hold withdrawn episodes.
     """
 
@@ -92,12 +94,18 @@ class Plan:
     redacted: dict[str, EpisodeSet] = field(repr=False)
     objects: Sequence[Found] = ()
     champions: Sequence[Path] = ()
+    pictures: Sequence[Path] = ()
     landing: Sequence[str] = ()
 
     @property
     def empty(self) -> bool:
         """Whether there is nothing to do."""
-        return not (self.episodes or self.cuts or self.folders or self.redacted or self.objects or self.champions)
+        return not (self.episodes or self.cuts or self.leaving or self.redacted or self.objects)
+
+    @property
+    def leaving(self) -> list[Path]:
+        """All that leaves the workspace."""
+        return [*self.folders, *self.champions, *self.pictures]
 
     def lines(self, request: Request) -> list[str]:
         """The plan for people."""
@@ -105,8 +113,8 @@ class Plan:
         for cut in self.cuts:
             rest = f"{len(cut.keep)} episodes live on in a new dataset" if cut.keep else "nothing of it stays"
             lines.append(f"  dataset {cut.acceptance.id} ({cut.acceptance.name}): {len(cut.gone)} go, {rest}")
-        leaving = [*self.folders, *self.champions]
-        lines += [f"folders that leave the workspace: {len(leaving)}", *(f"  {path}" for path in leaving)]
+        lines += [f"folders and pages that leave the workspace: {len(self.leaving)}"]
+        lines += [f"  {path}" for path in self.leaving]
         lines += [f"lists of episodes that lose their names: {len(self.redacted)}"]
         for found in self.objects:
             size = sum(found.bytes.values()) / 1e6
@@ -128,7 +136,7 @@ class Plan:
         return {
             "episodes": [one.digest for one in self.episodes],
             "datasets": [{"id": cut.acceptance.id, "kept": len(cut.keep), "gone": len(cut.gone)} for cut in self.cuts],
-            "folders": [str(path) for path in (*self.folders, *self.champions)],
+            "folders": [str(path) for path in self.leaving],
             "redacted": sorted(self.redacted),
             "objects": {found.storage: dict(found.bytes) for found in self.objects},
             "affected": [{"path": path, "sha256": digest} for path, digest in self.affected],
@@ -205,7 +213,9 @@ class Withdrawals:
         relied_on = _relied_on(decided)
         objects = self._objects(plan, {one.id for one in staying}, request.models, relied_on)
         champions = self._champions(plan, relied_on) if request.models else []
-        return replace(plan, objects=self.storages.find(objects), champions=champions)
+        return replace(
+            plan, objects=self.storages.find(objects), champions=champions, pictures=self._pictures(known | affected)
+        )
 
     def carry_out(self, request: Request, plan: Plan, *, by: str, because: str) -> None:
         """Carries a plan out.
@@ -258,7 +268,7 @@ class Withdrawals:
         self.storages.run("repro")
 
     def keep(self) -> None:
-        """Records what ran and commits the state to the lineage, as after any run.
+        """Records what ran, writes the audit's pages anew and commits the state to the lineage, as after any run.
 
         Raises:
             MachineError: Git or the remote failed. The withdrawal stands; `world4rl lineage` does the rest.
@@ -267,6 +277,9 @@ class Withdrawals:
         for stage, kept in record_project(self.project):
             if kept is not None and kept.new:
                 progress.log(f"{stage.name} is recorded")
+        for stage in self.project.stages.values():
+            if self.paths.audit(stage.name).exists():  # it may name somebody who withdrew
+                pages(self.paths, stage)
         if commit_lineage(root) is not None and self.params.lineage.push:
             push_lineage(root)
 
@@ -297,9 +310,9 @@ class Withdrawals:
     def _purge(self, request: Request, landed: Sequence[str]) -> None:
         """Removes what is to go from the remotes and then from the cache, where a killed purge finds it again."""
         plan = self.plan(Request(models=request.models))
-        for folder in plan.champions:
-            shutil.rmtree(folder)
-            progress.log(f"{folder} is removed")
+        for path in (*plan.champions, *plan.pictures):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+            progress.log(f"{path} is removed")
         for found in reversed(plan.objects):
             if found.storage in self.storages.remotes and landed:
                 self.storages.run("push", "-r", found.storage, *landed)
@@ -346,6 +359,12 @@ class Withdrawals:
         """Folders of champions that were made from withdrawn episodes, without those that somebody relies on."""
         made = {digest for _, digest in plan.known.union(plan.affected)}
         return champion_folders(self.paths, made.difference(relied_on))
+
+    def _pictures(self, affected: Collection[tuple[str, str]]) -> list[Path]:
+        """What lies in the workspace of artefacts that show frames and were made from withdrawn episodes."""
+        shown = sorted({self.paths.root / path for path, _ in affected if self._shows(path)})
+        root = self.paths.root
+        return [path for path in shown if path.exists() and (str(path.relative_to(root)), _digest(path)) in affected]
 
     def _shows(self, path: str) -> bool:
         """Whether an artefact shows frames of episodes: film strips, and the page that has them inside."""

@@ -62,7 +62,7 @@ def _show_fidelity(paths: Paths, task: str | None) -> Metadata:
             "replay of held-out episodes": showing.table(["what happened", "rate"], seen),
             "all film strips": showing.file(paths.fidelity),
         }
-        | {f"film strip {strip.stem}": showing.picture(strip) for strip in strips}
+        | {f"film strip {strip.stem}": showing.picture(paths.root, strip) for strip in strips}
     )
 
 

@@ -35,3 +35,15 @@ def test_the_classifiers_page_shows_every_tasks_threshold_and_figures(tmp_path):
         f"| {FAUCET} | 0.34 | real | – | 0.0 % |",
     ):
         assert row in table
+
+
+def test_frames_of_episodes_are_not_put_into_dagsters_event_log_where_no_withdrawal_reaches_them(tmp_path):
+    paths = Paths(tmp_path)
+    replay = dict.fromkeys(("expert_success_recall", "policy_success_recall", "policy_failure_recall"), 1.0)
+    write_json(paths.fidelity_metrics, {"open_loop_mse": {}, "copy_last_mse": {}, "replay": replay})
+    strip = paths.fidelity / "strip.png"
+    write_text(strip, "somebody")
+    (asset,) = [asset for asset in LAYER.assets if asset.step == "fidelity"]
+    shown = asset.show(paths, None)
+    assert shown["film strip strip"].value == "![strip](/files/reports/fidelity/strip.png)"
+    assert not any("data:image" in str(entry) for entry in shown.values())

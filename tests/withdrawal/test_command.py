@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import typer
 from typer.testing import CliRunner
 
+from assets.auditing import pages
 from assets.commands import add
+from assets.dvc_project import DvcProject
 from assets.withdrawing import Request
 from tests.withdrawal.conftest import ADA, BOB, TASK, Lab
 from world4rl.audit.book import read_book
@@ -17,6 +22,7 @@ from world4rl.audit.verify import verify
 from world4rl.audit.versions import history_of
 from world4rl.errors import ConfigError, MachineError
 from world4rl.provenance.decisions import Decisions
+from world4rl.provenance.git import LINEAGE
 
 
 def run(lab: Lab, *arguments: str) -> str:
@@ -88,3 +94,45 @@ def test_objects_leave_an_s3_remote_too(lab: Lab, bucket: str) -> None:
     lab.dvc("remote", "modify", "-q", "cloud", "url", "s3://elsewhere/world4rl")
     with pytest.raises(MachineError, match="the remote cloud cannot be reached"):
         lab.plan(Request())
+
+
+def git(lab: Lab, *arguments: str) -> str:
+    return subprocess.run(["git", *arguments], cwd=lab.root, text=True, capture_output=True, check=True).stdout
+
+
+def files(root: Path, *folders: str) -> dict[str, bytes]:
+    found = (path for folder in folders for path in (root / folder).rglob("[!.]*") if path.is_file())
+    return {path.relative_to(root).as_posix(): path.read_bytes() for path in found}
+
+
+def pulled(lab: Lab, tree: Path) -> dict[str, bytes]:
+    """What `dvc pull` brings back of the newest state of the lineage, where nothing else is."""
+    git(lab, "worktree", "add", "-q", str(tree), LINEAGE)
+    Lab(tree).dvc("remote", "add", "-q", "-f", "--local", "-d", "store", str(lab.remote))
+    subprocess.run([sys.executable, "-m", "dvc", "pull", "-q"], cwd=tree, capture_output=True, check=False)
+    return files(tree, "data/landed", "data/store", "models", "reports/fidelity")
+
+
+def test_the_state_after_it_comes_back_whether_or_not_it_was_trained_again(lab: Lab, tmp_path: Path) -> None:
+    run(lab, "--operator", ADA, "--yes", "--by", "registrar", "--because", "letter of 3 May")
+    assert f"demo_store@{TASK}" not in git(lab, "show", f"{LINEAGE}:dvc.lock"), "its bytes are gone"
+    assert pulled(lab, tmp_path / "before") == files(lab.root, "data/landed", "models"), "models were not asked for"
+
+    run(lab, "--yes", "--retrain")
+    there = files(lab.root, "data/landed", "data/store", "models", "reports/fidelity")
+    assert len(there) > len(files(lab.root, "data/landed", "models"))
+    assert pulled(lab, tmp_path / "after") == there
+
+
+def test_pictures_and_pages_in_the_workspace_forget_them_too(recorded: Lab) -> None:
+    lab = recorded
+    for stage in (f"bc@{TASK}", "fidelity"):
+        pages(lab.paths, DvcProject(lab.root).stages[stage])
+    assert ADA in lab.paths.audit(f"bc@{TASK}").read_text()
+    assert str(lab.paths.fidelity) in run(lab, "--operator", ADA)
+    run(lab, "--operator", ADA, "--yes", "--by", "registrar", "--because", "letter of 3 May")
+    assert not lab.paths.fidelity.exists(), "its film strips show her"
+    assert lab.paths.bc(TASK).exists()
+    page = lab.paths.audit(f"bc@{TASK}").read_text()
+    assert ADA not in page
+    assert BOB in page
