@@ -14,6 +14,7 @@ from pathlib import Path
 
 from world4rl.files import write_json, write_text
 from world4rl.paths import ROLES, Paths, Role
+from world4rl.promotion.champions import keep, subjects_of
 from world4rl.provenance import keys
 from world4rl.provenance.decisions import Decision, Decisions, Deployment, Promotion, Withdrawal
 from world4rl.provenance.digests import digest_bytes, digest_file, digest_files, digest_folder, digest_json
@@ -243,26 +244,32 @@ class MadeUp:
         return self._chain.append([each for output in outputs for each in self.files(output.name)], run)
 
     def promote(self, task: str, by: str = "gate") -> str:
-        """Makes the refined policy of a task its champion; returns its digest."""
+        """Makes the refined policy of a task its champion, and keeps its bytes; returns its digest."""
         policy = self.digest(f"models/{task}/refined")
-        self.decide(Promotion(task=task, policy=policy, replaces=None, evidence={"gain": 12.0}, **self._said(by)))
+        kept = subjects_of(self.paths, keep(self.paths.refined(task), policy, self.paths, task))
+        said = Promotion(task=task, policy=policy, replaces=None, evidence={"gain": 12.0}, **self._said(by))
+        self.decide(said, kept)
         return policy
 
     def deploy(self, robot: str, task: str, policy: str | None, by: str = "ben") -> None:
         """A robot runs a policy from now on."""
         self.decide(Deployment(robot=robot, task=task, policy=policy, **self._said(by)))
 
-    def withdraw(self, episodes: Sequence[str], datasets: Sequence[str] = ()) -> None:
+    def withdraw(self, episodes: Sequence[str], datasets: Sequence[str] = (), affected: Sequence[Subject] = ()) -> None:
         """Withdraws episodes; removes nothing."""
         self.decide(
             Withdrawal(
-                episodes=tuple(episodes), datasets=tuple(datasets), affected=(), deployments=(), **self._said("ada")
+                episodes=tuple(episodes),
+                datasets=tuple(datasets),
+                affected=tuple(affected),
+                deployments=(),
+                **self._said("ada"),
             )
         )
 
-    def decide(self, decision: Decision) -> None:
+    def decide(self, decision: Decision, subjects: Sequence[Subject] = ()) -> None:
         """Signs a decision."""
-        Decisions(self.paths).add((), decision, self.private)
+        Decisions(self.paths).add(subjects, decision, self.private)
 
     def digest(self, place: str) -> str:
         """Digest of a file or folder, as run records name it."""

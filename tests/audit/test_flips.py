@@ -1,4 +1,4 @@
-"""One flipped byte, anywhere: the audit names the file."""
+"""One flipped byte, anywhere, or a file that is gone: the audit names it."""
 
 from __future__ import annotations
 
@@ -63,6 +63,24 @@ def test_one_flipped_byte_names_the_file(small: MadeUp, kind: str, data: st.Data
         assert str(path) in named
     finally:
         path.write_bytes(content)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in ("run records", "decisions", "trusted keys")])
+def test_a_file_that_is_gone_is_named(small: MadeUp, kind: str) -> None:
+    """Of a chain only the lineage branch knows how it ended; without a key, the signatures that it made are named."""
+    root = small.paths.root
+    for path in sorted(path for path in root.glob(KINDS[kind]) if path.is_file()):
+        content = path.read_bytes()
+        path.unlink()
+        try:
+            book, history = open_book(root)
+            answer = verify(book, history)
+            named = {fault.file for fault in answer.faults} | {
+                str(root / one["file"]) for one in answer.data["differences"]
+            }
+            assert str(path) in named
+        finally:
+            path.write_bytes(content)
 
 
 def test_without_a_flip_all_is_well(small: MadeUp) -> None:

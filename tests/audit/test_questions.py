@@ -24,6 +24,7 @@ from world4rl.errors import ConfigError, DataError
 from world4rl.files import read_json
 from world4rl.provenance.digests import digest_bytes, merkle_root
 from world4rl.provenance.manifests import Acceptance, read_acceptances
+from world4rl.provenance.records import subject
 
 PUSH, REACH = TASKS
 
@@ -238,7 +239,10 @@ def test_missing_and_unknown_files_are_named(copy: MadeUp) -> None:
 
 def test_parts_and_wholes_can_be_verified(made: MadeUp, read) -> None:
     for path in (
+        "",
+        "data",
         "models",
+        "reports",
         "data/store",
         f"models/{PUSH}/bc",
         f"models/{PUSH}/bc/config.json",
@@ -247,6 +251,14 @@ def test_parts_and_wholes_can_be_verified(made: MadeUp, read) -> None:
         assert verify(*read, [str(made.paths.root / path)]).ok, path
     with pytest.raises(DataError, match="no such file"):
         verify(*read, ["models/none"])
+
+
+def test_what_lies_beside_the_artefacts_of_a_folder_is_unknown(copy: MadeUp) -> None:
+    stranger = copy.paths.root / "models" / "found" / "model.safetensors"
+    stranger.parent.mkdir()
+    stranger.write_text("?")
+    (difference,) = verify(*open_book(copy.paths.root), [str(copy.paths.root / "models")]).data["differences"]
+    assert (difference["file"], difference["problem"]) == ("models/found/model.safetensors", "is unknown")
 
 
 def test_the_artefacts_of_a_task_that_left_may_be_gone(copy: MadeUp) -> None:
@@ -263,17 +275,46 @@ def test_the_artefacts_of_a_task_that_left_may_be_gone(copy: MadeUp) -> None:
 
 
 def test_a_champion_that_was_kept_is_verified(copy: MadeUp) -> None:
-    digest = copy.digest(f"models/{PUSH}/refined")
-    kept = copy.paths.champions(PUSH) / digest[:16]
-    shutil.copytree(copy.paths.refined(PUSH), kept)
-    assert verify(*open_book(copy.paths.root)).ok
-    (kept / "config.json").write_text("{}")
+    older, newer = sorted(copy.paths.champions(PUSH).iterdir(), key=lambda one: one.stat().st_mtime)[-2:]
+    (newer / "config.json").write_text("{}")
+    shutil.rmtree(older)
     shutil.copytree(copy.paths.bc(PUSH), copy.paths.champions(PUSH) / ("0" * 16))
-    found = {one["file"] for one in verify(*open_book(copy.paths.root)).data["differences"]}
-    assert found == {
-        f"models/champions/{PUSH}/{digest[:16]}/config.json",
-        f"models/champions/{PUSH}/{'0' * 16}",
+    expected = {
+        f"models/champions/{PUSH}/{newer.name}/config.json": "differs",
+        f"models/champions/{PUSH}/{older.name}": "is missing",
+        f"models/champions/{PUSH}/{'0' * 16}": "is unknown",
     }
+    for asked in ([], [str(copy.paths.root / "models")]):
+        found = verify(*open_book(copy.paths.root), asked).data["differences"]
+        assert {one["file"]: one["problem"] for one in found} == expected
+
+
+def test_the_champion_of_a_withdrawal_may_be_gone(copy: MadeUp) -> None:
+    gone = sorted(copy.paths.champions(PUSH).iterdir())[0]
+    affected = [subject(f"models/{PUSH}/refined", copy.digest(gone.relative_to(copy.paths.root).as_posix()))]
+    copy.withdraw(["0" * 64], affected=affected)
+    shutil.rmtree(gone)
+    assert verify(*open_book(copy.paths.root)).ok
+
+
+def test_a_signature_is_verified_though_another_model_differs(copy: MadeUp) -> None:
+    """Also that of a champion that is no longer the newest model."""
+    superseded = next(
+        one
+        for one in sorted(copy.paths.champions(REACH).iterdir())
+        if copy.digest(one.relative_to(copy.paths.root).as_posix()) != copy.digest(f"models/{REACH}/refined")
+    )
+    (copy.paths.bc(PUSH) / "config.json").write_text("{}")
+    digests = {copy.digest(f"models/{REACH}/bc"), copy.digest(superseded.relative_to(copy.paths.root).as_posix())}
+    signatures = [copy.paths.signature(digest) for digest in digests]
+    for one in signatures:
+        one.write_text(one.read_text().replace('"sig"', '"Sig"'))
+    expected = {f"models/{PUSH}/bc/config.json", *(str(one.relative_to(copy.paths.root)) for one in signatures)}
+    found = verify(*open_book(copy.paths.root)).data["differences"]
+    assert {one["file"] for one in found} == expected
+    signatures[1].unlink()
+    found = verify(*open_book(copy.paths.root)).data["differences"]
+    assert {one["file"] for one in found} == expected
 
 
 def test_a_broken_chain_is_named_and_what_holds_is_told(copy: MadeUp) -> None:

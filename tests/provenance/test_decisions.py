@@ -48,8 +48,9 @@ def test_a_signature_is_needed_and_a_trusted_one(decisions: Decisions, tmp_path:
     signature = files(decisions, tmp_path, ".sig")[1]
     kept = signature.read_text()
     signature.unlink()
-    with pytest.raises(DataError, match="is not signed"):
+    with pytest.raises(DataError, match="is missing") as missing:
         decisions.read()
+    assert missing.value.where == str(signature)
     signature.write_text(files(decisions, tmp_path, ".sig")[0].read_text())
     with pytest.raises(DataError, match="no trusted key") as caught:
         decisions.read()
@@ -88,4 +89,4 @@ def test_decisions_before_an_unsigned_one_hold(decisions: Decisions, tmp_path: P
     signature.unlink()
     records, faults = decisions.examine()
     assert len(records) == 1
-    assert [fault.where for fault in faults] == [str(signature.with_suffix(".json"))]
+    assert [fault.where for fault in faults] == [str(signature)]

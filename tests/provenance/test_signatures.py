@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -118,6 +120,20 @@ def test_a_damaged_signature_is_named(model: Path, paths: Paths) -> None:
     with pytest.raises(DataError, match="no signature") as caught:
         signatures.verify_model(model)
     assert signature.name in str(caught.value)
+
+
+def test_a_flipped_bit_that_says_nothing_is_noticed(model: Path, paths: Paths) -> None:
+    """The last letter of base64 holds bits that no reader looks at."""
+    signature = paths.signature(digest_folder(model))
+    content = signature.read_bytes()
+    last = [match.start() for match in re.finditer(rb'[A-Za-z0-9+/]=+"', content)]
+    assert last
+    for place, bit in itertools.product(last, range(8)):
+        flipped = bytearray(content)
+        flipped[place] ^= 1 << bit
+        signature.write_bytes(bytes(flipped))
+        with pytest.raises(DataError):
+            signatures.verify_model(model)
 
 
 def test_a_lost_signature_is_not_the_same_as_none(model: Path, paths: Paths) -> None:

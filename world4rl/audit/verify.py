@@ -12,8 +12,9 @@ import yaml
 from world4rl.audit.answers import Answer, Table, answer, count, short
 from world4rl.audit.book import Book
 from world4rl.audit.find import files_of, find, relative
-from world4rl.audit.versions import History, Version, is_landed
+from world4rl.audit.versions import History, Version, is_landed, parents_of
 from world4rl.errors import DataError
+from world4rl.promotion.champions import folder_of
 from world4rl.provenance import keys
 from world4rl.provenance.decisions import Promotion, Withdrawal
 from world4rl.provenance.digests import digest_file, digest_files
@@ -52,7 +53,7 @@ def verify(book: Book, history: History, asked: Sequence[str] = ()) -> Answer:
     Raises:
         DataError: there is no such file.
     """
-    if not asked:
+    if not asked or any(relative(book, Path(one)) == "." for one in asked):
         return _everything(book, history)
     compared: list[tuple[str, tuple[Version, ...]]] = []
     differences: list[Difference] = []
@@ -66,22 +67,36 @@ def verify(book: Book, history: History, asked: Sequence[str] = ()) -> Answer:
 
 
 def _everything(book: Book, history: History) -> Answer:
-    differences: list[Difference] = []
-    compared: list[tuple[str, tuple[Version, ...]]] = []
-    notes = defaultdict(list)
-    for path, version in sorted(history.current.items()):
-        why = None if (book.paths.root / path).exists() else _may_be_gone(book, history, version)
-        if why is not None:
-            notes[why].append(path)
-            continue
-        compared.append((path, (version,)))
-        differences += _pending(book, history, version, _compare(history, version, book.paths.root / path))
-    differences += [*_champions(book, history), *_manifests(book, history), *_keys(book), *_kept(book)]
-    if not differences:  # of models that are no longer what was made no signature can be right
-        differences += _signatures(book, history)
-    same = f"All {count(len(compared), 'artefact')} are bit-identical to what was made."
-    sentences = [f"Not here, {why}: {', '.join(paths)}." for why, paths in notes.items()]
+    versions, differences, absent = _artefacts(book, history, sorted(history.current.values()))
+    differences += [*_champions(book, history), *_acceptances(book, history), *_manifests(book, history)]
+    differences += [*_keys(book), *_kept(book)]
+    differences += _signatures(book, history, [one.file for one in differences])
+    same = f"All {count(len(versions), 'artefact')} are bit-identical to what was made."
+    sentences = [f"Not here, {why}: {', '.join(paths)}." for why, paths in absent.items()]
+    compared = [(one.path, (one,)) for one in versions]
     return _tell(book, "Is everything what was made?", same, differences, compared, sentences)
+
+
+def _artefacts(
+    book: Book, history: History, versions: Iterable[Version]
+) -> tuple[list[Version], list[Difference], Mapping[str, list[str]]]:
+    """Compares artefacts with what lies in their places.
+
+    Returns:
+        Those that were compared; the differences; paths of those that need not be here, by the reason.
+    """
+    compared: list[Version] = []
+    differences: list[Difference] = []
+    absent = defaultdict(list)
+    for version in versions:
+        place = book.paths.root / version.path
+        why = None if place.exists() else _may_be_gone(book, history, version)
+        if why is not None:
+            absent[why].append(version.path)
+            continue
+        compared.append(version)
+        differences += _pending(book, history, version, _compare(history, version, place))
+    return compared, differences, absent
 
 
 def _may_be_gone(book: Book, history: History, version: Version) -> str | None:
@@ -89,12 +104,17 @@ def _may_be_gone(book: Book, history: History, version: Version) -> str | None:
     affected = {(one.name, one.sha256) for each in book.decided(Withdrawal) for one in each.affected}
     if (version.path, version.digest) in affected:
         return "because of a withdrawal"
+    tasks = _tasks(book)
+    _, _, task = book.runs[history.made_by[version][-1]].predicate.stage.partition("@")
+    return "of tasks that the parameters no longer name" if task and tasks and task not in tasks else None
+
+
+def _tasks(book: Book) -> list[str] | None:
+    """The tasks that the parameters name; None where these cannot be read."""
     try:
-        tasks = yaml.safe_load(book.paths.params.read_text(encoding="utf-8"))["tasks"]
+        return [str(task) for task in yaml.safe_load(book.paths.params.read_text(encoding="utf-8"))["tasks"]]
     except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError):
         return None
-    _, _, task = book.runs[history.made_by[version][-1]].predicate.stage.partition("@")
-    return "of tasks that the parameters no longer name" if task and task not in tasks else None
 
 
 def _pending(book: Book, history: History, version: Version, found: list[Difference]) -> list[Difference]:
@@ -175,7 +195,9 @@ def _compare_asked(book: Book, history: History, asked: str) -> tuple[tuple[Vers
         if owner is not None:
             return (owner,), _compare(history, owner, path, inside=name)
         if below:
-            return tuple(below), _compare_many(history, below, path, name)
+            compared, differences, _ = _artefacts(book, history, below)
+            differences += [one for one in _champions(book, history) if _holds(name, one.file)]
+            return tuple(compared), [*differences, *_strangers(book, history, path, name)]
     found = find(book, history, asked)
     if found.exact:
         return found.versions, []
@@ -204,15 +226,17 @@ def _compare(history: History, version: Version, path: Path, *, inside: str = ""
         return [Difference(error.where or shown, error.problem)]
 
 
-def _compare_many(history: History, versions: Iterable[Version], path: Path, name: str) -> list[Difference]:
-    """Compares a folder with all that the records say lies in it."""
-    expected: dict[str, str] = {}
-    for version in versions:
-        below = version.path[len(name) + 1 :]
-        expected |= {
-            below if one == "." else f"{below}/{one}": digest for one, digest in history.files[version].items()
-        }
-    return _compare_files(history, expected, files_of(path), name)
+def _strangers(book: Book, history: History, folder: Path, shown: str) -> Iterator[Difference]:
+    """Files of a folder of the repository that belong to no artefact, to no champion and to no record."""
+    paths = book.paths
+    others = (paths.records, paths.decisions, paths.accepted, paths.generations, paths.signatures, paths.all_champions)
+    parents = (paths.manifest("any").parent, paths.episode_set("any").parent, paths.audit("any").parent)
+    reports = (paths.quarantine, paths.challenge_report("any").parent)
+    known = {*history.current, *(relative(book, one) for one in (*others, *parents, *reports))}
+    for file in sorted(one for one in folder.rglob("*") if one.is_file() and one.suffix != ".lock"):
+        name = f"{shown}/{file.relative_to(folder).as_posix()}"
+        if not {name, *parents_of(name)} & known:
+            yield Difference(name, "is unknown", found=digest_file(file), note="no run made it")
 
 
 def _compare_files(
@@ -244,12 +268,18 @@ def _holds(path: str, name: str) -> bool:
 
 
 def _champions(book: Book, history: History) -> Iterator[Difference]:
-    """Kept copies of policies that were champions."""
-    promoted = {one.policy for one in book.decided(Promotion)}
+    """Kept copies of policies that were champions; what was made from withdrawn episodes may be gone."""
+    promoted = {folder_of(book.paths, one.task, one.policy): one.policy for one in book.decided(Promotion)}
+    gone = {each.sha256 for one in book.decided(Withdrawal) for each in one.affected}
     versions = {version.digest: version for version in history.made_by}
-    for folder in sorted(book.paths.champions("any").parent.glob("*/*")):
+    for folder in sorted({*book.paths.all_champions.glob("*/*"), *promoted}):
         shown = relative(book, folder) or str(folder)
-        digest = next((one for one in promoted if folder.name and one.startswith(folder.name)), None)
+        digest = promoted.get(folder)
+        if not folder.exists():
+            if digest not in gone:
+                note = "`dvc pull` in a state of the lineage brings it back"
+                yield Difference(shown, "is missing", was=digest, note=note)
+            continue
         if digest is None:
             yield Difference(shown, "is unknown", note="no decision made it a champion")
         elif digest in versions:
@@ -258,11 +288,33 @@ def _champions(book: Book, history: History) -> Iterator[Difference]:
             yield Difference(shown, "differs", was=digest)
 
 
+def _acceptances(book: Book, history: History) -> Iterator[Difference]:
+    """Records of accepted datasets that are missing, and datasets that were accepted and lie nowhere."""
+    verified = {dataset: path for path in history.current for dataset in history.datasets[history.current[path]]}
+    known = {one.id for one in book.acceptances} | book.withdrawn_datasets.keys()
+    for dataset in sorted(verified.keys() - known):
+        file = book.paths.accepted / f"{dataset}.json"
+        if not file.exists():  # one that does not hold is a fault of the book
+            note = f"of a dataset in {verified[dataset]}; the lineage branch has it"
+            yield Difference(relative(book, file) or str(file), "is missing", note=note)
+    for one in book.acceptances:
+        for task in sorted({episode.task for episode in one.episodes}):
+            landed = book.paths.landed(task, one.statement.source)
+            version = history.current.get(relative(book, landed) or str(landed))
+            if (version is None or one.id not in history.datasets[version]) and not (landed / one.id).is_dir():
+                name = relative(book, landed / one.id) or str(landed / one.id)
+                yield Difference(name, "is missing", was=one.digest, note=f"it was accepted as {one.name}")
+
+
 def _manifests(book: Book, history: History) -> Iterator[Difference]:
-    """Manifests that are neither what a run read last nor what follows from the accepted datasets."""
+    """Manifests that are neither what a run read last nor what follows from the accepted datasets, or are missing."""
     if any(fault.file.startswith(str(book.paths.accepted)) for fault in book.faults):
         return  # what follows from records that do not hold cannot be told
     read = {link.read for links in history.links for link in links}
+    for task in _tasks(book) or ():
+        name = relative(book, book.paths.manifest(task)) or str(book.paths.manifest(task))
+        if not book.paths.manifest(task).exists() and any(one.path == name for one in read):
+            yield Difference(name, "is missing", note="`world4rl manifests` makes it again")
     for path in sorted(book.paths.manifest("any").parent.glob("*.json")):
         name, digest = relative(book, path) or str(path), digest_file(path)
         if Version(name, digest) not in read:
@@ -272,7 +324,10 @@ def _manifests(book: Book, history: History) -> Iterator[Difference]:
 
 
 def _kept(book: Book) -> Iterator[Difference]:
-    """Records and decisions that the lineage branch has otherwise: a chain that was cut at its end looks whole."""
+    """Records, decisions and signatures that the lineage branch has otherwise.
+
+    A chain that was cut at its end looks whole, and of a model that is gone nothing else says what its signature was.
+    """
     root, git = book.paths.root, Git(book.paths.root)
     commit = git.resolve(LINEAGE) if git.found() else None
     if commit is None:
@@ -281,9 +336,12 @@ def _kept(book: Book) -> Iterator[Difference]:
     if head is not None and git.is_ancestor(head, commit):  # an earlier state is checked out here
         commit = head
     prefix = git.prefix()
-    folders = (f"{prefix}{relative(book, folder)}" for folder in (book.paths.records, book.paths.decisions))
-    for path, blob in sorted(git.files(commit, *folders).items()):
+    kept = (book.paths.records, book.paths.decisions, book.paths.signatures)
+    places = f"{relative(book, book.paths.signatures)}/places/"
+    for path, blob in sorted(git.files(commit, *(f"{prefix}{relative(book, folder)}" for folder in kept)).items()):
         name = path.removeprefix(prefix)
+        if name.startswith(places):  # these change; `_signatures` knows what they should say
+            continue
         file = root / name
         if not file.is_file() or blob_of(file.read_bytes(), like=blob) != blob:
             problem = "differs" if file.is_file() else "is missing"
@@ -303,21 +361,32 @@ def _keys(book: Book) -> Iterator[Difference]:
                 yield Difference(name, "differs", note="restore it with Git")
 
 
-def _signatures(book: Book, history: History) -> Iterator[Difference]:
-    """Signatures of the current models that are not right, and models that should have one."""
-    for path, version in sorted(history.current.items()):
+def _signatures(book: Book, history: History, differing: Sequence[str]) -> Iterator[Difference]:
+    """Signatures of the current models and the kept champions that are not right, and models that should have one.
+
+    Args:
+        book: The records.
+        history: Their history.
+        differing: Files that are not what was made: of a model with one of them no signature can be right.
+    """
+    whole = {path: one.digest for path, one in sorted(history.current.items()) if path.startswith("models/")}
+    promoted = book.decided(Promotion)
+    champions = {relative(book, folder_of(book.paths, one.task, one.policy)) or "": one.policy for one in promoted}
+    for path, digest in {**whole, **champions}.items():
         folder = book.paths.root / path
-        if not book.paths.signatures.is_dir() or not path.startswith("models/") or not folder.is_dir():
+        if not folder.is_dir() or any(_holds(path, one) for one in differing):
             continue
-        signature, place = book.paths.signature(version.digest), book.paths.signed_place(Path(path))
-        for file in (signature, place):
+        signature, place = book.paths.signature(digest), book.paths.signed_place(Path(path))
+        files = [signature, *([place] if path in whole else [])]  # a champion moved: only its content says what it is
+        for file in files:
             if not file.is_file():
                 yield Difference(
                     relative(book, file) or str(file), "is missing", note=f"`world4rl record` signs {path}"
                 )
-        if signature.is_file() and place.is_file():
-            if place.read_bytes() != f"{version.digest}\n".encode():
-                yield Difference(relative(book, place) or str(place), "differs", note=f"it should name {version}")
+        if all(file.is_file() for file in files):
+            if path in whole and place.read_bytes() != f"{digest}\n".encode():
+                note = f"it should name {digest[:12]}, which lies in {path}"
+                yield Difference(relative(book, place) or str(place), "differs", note=note)
                 continue
             try:
                 verify_model(folder)

@@ -133,7 +133,7 @@ class History:
         for out in record.predicate.outputs:
             version = Version(out.name, out.sha256)
             if out.name not in self.versions:
-                for folder in _parents(out.name):
+                for folder in parents_of(out.name):
                     self._below[folder].append(out.name)
             self.versions[out.name].append(version)
             self.made_by[version].append(run)
@@ -178,7 +178,7 @@ class History:
 
     def _inside(self, read: Version) -> Link | None:
         """A file or folder inside of an output; None where there is no such output."""
-        for path in _parents(read.path):
+        for path in parents_of(read.path):
             for version in reversed(self.versions.get(path, [])):
                 if digest_inside(self.files[version], read.path[len(path) + 1 :]) == read.digest:
                     return Link(read, (version,))
@@ -245,6 +245,6 @@ def _sets_of(output: str, run: Run) -> tuple[str, ...]:
     return run.episodes.get(output, ())
 
 
-def _parents(path: str) -> list[str]:
+def parents_of(path: str) -> list[str]:
     """Folders above a path, nearest first."""
     return [parent.as_posix() for parent in PurePosixPath(path).parents][:-1]

@@ -152,7 +152,7 @@ class Decisions:
     def _check_signature(self, path: Path, record: Record[Decision]) -> None:
         file = path.with_suffix(".sig")
         if not file.exists():
-            raise DataError("the decision is not signed", where=path, remedy="restore its .sig file")
+            raise DataError(f"the signature of {path.name} is missing", where=file, remedy="restore the file")
         try:
             text = file.read_bytes().decode("ascii")
             signature = bytes.fromhex(text)

@@ -12,6 +12,7 @@ that the training was sound: that is for the run records and the gates.
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 from pathlib import Path
@@ -145,7 +146,12 @@ def _verify(folder: Path, signature: Path, paths: Paths) -> str:
 def _key(signature: Path, paths: Paths) -> Path:
     """The trusted key that a signature names."""
     try:
-        hint = json.loads(signature.read_bytes())["verificationMaterial"]["publicKey"]["hint"]
+        bundle = json.loads(signature.read_bytes())
+        hint = bundle["verificationMaterial"]["publicKey"]["hint"]
+        envelope = bundle["dsseEnvelope"]
+        encoded = [envelope["payload"], *(one["sig"] for one in envelope["signatures"])]
+        if any(base64.b64encode(base64.b64decode(text)).decode() != text for text in encoded):
+            raise ValueError("there are bits in it that say nothing")  # no program writes them: somebody changed it
     except (ValueError, KeyError, TypeError):
         remedy = "restore it: git checkout refs/world4rl/lineage -- data/signatures"
         raise DataError("this is no signature", where=signature, remedy=remedy) from None
