@@ -71,12 +71,16 @@ def reproduce(
     html: HtmlOption = None,
     root: RootOption = ROOT,
 ) -> None:
-    """Run a recorded stage again in a fresh working tree and compare; status 1 when the outcome is different."""
+    """Run a recorded stage again in a fresh working tree and compare; status 1 when the outcome is different.
+
+    The answer is kept in reports/audit, where the page of the stage finds it.
+    """
     from assets.reproducing import reproduce as run_again
     from assets.reproducing import tell
     from world4rl import progress
     from world4rl.audit.book import read_book
     from world4rl.audit.pages import write_page
+    from world4rl.audit.site import again, keep
     from world4rl.paths import Paths
 
     with progress.session(f"reproduce {what}"):
@@ -84,6 +88,7 @@ def reproduce(
     book = read_book(Paths(root))
     answer = tell(book, what, found)
     typer.echo(answer.json() if json_ else answer.text())
+    keep(book, answer, again(found.stage))
     if html is not None:
         write_page(book, answer.question, [answer], html)
     if not answer.ok:

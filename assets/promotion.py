@@ -9,7 +9,7 @@ from typing import Any
 
 from dagster import AssetExecutionContext, AssetsDefinition, DataVersion, MaterializeResult, MetadataValue, asset
 
-from assets import showing
+from assets import auditing, showing
 from assets.dvc_project import DvcProject
 from assets.stage_runner import Command, StageRunner
 from assets.translator import Layer, StageTranslator
@@ -62,7 +62,7 @@ def build_champion(
         command = Command(f"{CHAMPION}@{task}", task, (*challenge, "--task", task))
         outcome = runner.run_command(context, project.root, command)
         found = read_json(paths.challenge_report(task))
-        metadata = describe(paths, found)
+        metadata = describe(paths, found) | auditing.pages(paths)
         if outcome.log is not None:
             metadata["log"] = showing.link(project.root, outcome.log)
         return MaterializeResult(metadata=metadata, data_version=DataVersion(found["champion"] or NOBODY))

@@ -4,8 +4,9 @@
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from dagster import (
     AssetCheckEvaluation,
@@ -38,7 +39,7 @@ from dagster import (
 from dagster._core.definitions.data_version import DATA_VERSION_TAG
 from dagster._core.storage.tags import RUN_KEY_TAG
 
-from assets import showing
+from assets import auditing, showing
 from pipelines.jobs import PRIORITY_TAG, TAKING
 from world4rl.config import load_params
 from world4rl.landing.inbox import open_inbox
@@ -120,8 +121,9 @@ def build_take_job(root: Path, manifest: AssetKey) -> JobDefinition:
                     f"({entry.evidence or 'no evidence kept'}; {entry.checker})"
                 )
         accepted = () if taken.acceptance is None else (episode.task for episode in taken.acceptance.episodes)
+        audited = auditing.pages(paths)
         for task in sorted({*taken.manifests, *accepted}):  # again where a run died before it told
-            context.log_event(_changed(paths, task, taken.name, kept_out, manifest))
+            context.log_event(_changed(paths, task, taken.name, kept_out, manifest, audited))
             # Told within the run: without one, Dagster keeps one such event a partition for ever. Its annotation leaves
             # checks out, its body takes them.
             context.log_event(_evaluation(paths, task, kept_out, manifest))  # type: ignore[arg-type]
@@ -158,7 +160,12 @@ def build_manifest_check(root: Path, manifest: AssetKey, tasks: PartitionsDefini
 
 
 def _changed(
-    paths: Paths, task: str, dataset: str, kept_out: Sequence[Quarantined], manifest: AssetKey
+    paths: Paths,
+    task: str,
+    dataset: str,
+    kept_out: Sequence[Quarantined],
+    manifest: AssetKey,
+    audited: Mapping[str, Any],
 ) -> AssetMaterialization:
     """The event that a task's manifest has another version."""
     found = read_manifest(paths.manifest(task))
@@ -176,6 +183,7 @@ def _changed(
             "episodes quarantined": len(own),
             "quarantine": _table(own),
             "manifest": showing.link(paths.root, paths.manifest(task)),
+            **audited,
         },
         tags={DATA_VERSION_TAG: found.version},
     )
@@ -258,6 +266,7 @@ def build_landing_sensor(root: Path, take_job: JobDefinition, manifest: AssetKey
             is_dead=lambda run: _is_dead(context.instance, run),
         )
         kept_out = _kept_out(ledger) if found.manifests else ()
+        audited = auditing.pages(Paths(root)) if found.manifests else {}
         due = [entry for entry in found.due[:ASKED] if not _given_back(context.instance, ledger, entry)]
         requests = [
             RunRequest(
@@ -272,7 +281,8 @@ def build_landing_sensor(root: Path, take_job: JobDefinition, manifest: AssetKey
             skip_reason=None if requests else SkipReason(_nothing(found)),
             cursor=found.cursor,
             asset_events=[
-                _changed(Paths(root), task, "left by a run that died", kept_out, manifest) for task in found.manifests
+                _changed(Paths(root), task, "left by a run that died", kept_out, manifest, audited)
+                for task in found.manifests
             ],
         )
 

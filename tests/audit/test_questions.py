@@ -15,7 +15,7 @@ from benchmarks.lineage import MadeUp
 from tests.audit.conftest import TASKS, open_book
 from world4rl.audit.episodes import which_episodes
 from world4rl.audit.pages import overview
-from world4rl.audit.reach import reach
+from world4rl.audit.reach import everyone, reach
 from world4rl.audit.stale import find_stale, what_is_stale
 from world4rl.audit.verify import verify
 from world4rl.audit.versions import Version
@@ -94,6 +94,31 @@ def test_an_operator_reaches_what_was_made_from_their_episodes(made: MadeUp, rea
     running = [one for one in answer.data["deployments"] if one["until"] is None]
     assert [(one["robot"], one["task"]) for one in running] == [("arm-1", PUSH)]
     assert answer.data["champions"] == {task: made.digest(f"models/{task}/refined") for task in TASKS}
+    assert answer.data["episodes"] == sum(
+        len(one.episodes) for one in book.acceptances if one.statement.operator == "ben"
+    )
+
+
+def test_names_stay_as_they_are(copy: MadeUp) -> None:
+    copy.land([PUSH], 1, operator="Ada Lovelace")
+    copy.repro()
+    assert reach(*open_book(copy.paths.root), operator="Ada Lovelace").headline.startswith("Operator Ada Lovelace ")
+
+
+def test_one_table_says_what_everybody_reached(read) -> None:
+    book, history = read
+    first, *each = everyone(book, history)
+    operators, datasets = first.blocks
+    assert [row[0] for row in operators.rows] == ["ada", "ben"]
+    assert [one.question for one in each] == ["What did operator ada reach?", "What did operator ben reach?"]
+    for row in operators.rows:
+        told = reach(book, history, operator=row[0]).data
+        current = [one for one in told["artefacts"] if one["current"]]
+        assert row[1:4] == (told["episodes"], len(told["artefacts"]), len(current))
+        assert row[4:] == (", ".join(TASKS), "arm-1")
+    assert {row[1] for row in datasets.rows} == {"", *(f"dataset_{number}" for number in range(6))}
+    for row in datasets.rows:
+        assert row[2] == len(reach(book, history, dataset=row[0]).data["artefacts"])
 
 
 def test_each_way_runs_through_the_graph(read) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from markupsafe import Markup
 
@@ -17,6 +17,16 @@ from world4rl.audit.book import Book, Fault
 SHOWN = 20  # rows of a table that the command line prints,
 MOST = 500  # and that a page shows
 Verdict = Literal["good", "doubt", "bad"]
+
+
+class Link(NamedTuple):
+    """A cell that leads to another page; the command line shows its text."""
+
+    text: str
+    page: str
+
+    def __str__(self) -> str:
+        return self.text
 
 
 @dataclass(frozen=True)

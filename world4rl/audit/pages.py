@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from datetime import UTC, datetime
 from pathlib import Path
 
-from world4rl.audit.answers import MOST, Answer, Picture, Table, answer, cell, count, short
+from world4rl.audit.answers import MOST, Answer, Link, Picture, Table, answer, cell, count, short
 from world4rl.audit.book import Book
 from world4rl.audit.picture import STATES, draw
 from world4rl.audit.reach import starts_of
@@ -16,10 +15,10 @@ from world4rl.audit.versions import History
 from world4rl.files import write_text
 from world4rl.pages import render
 
-OPERATORS = 5  # that a page names a command for
+COLOURS = {"good": "better", "doubt": "unclear", "bad": "worse"}  # classes of the report's style, by verdict
 
 
-def page(title: str, answers: Sequence[Answer], *, where: str, written: str) -> str:
+def page(title: str, answers: Sequence[Answer], *, where: str, written: str, links: Sequence[Link] = ()) -> str:
     """A page of one answer or more.
 
     Args:
@@ -27,6 +26,7 @@ def page(title: str, answers: Sequence[Answer], *, where: str, written: str) -> 
         answers: At least one; all from the same book.
         where: Which repository this is about.
         written: When.
+        links: To other pages of the same folder.
     """
     return render(
         "page.html",
@@ -37,44 +37,32 @@ def page(title: str, answers: Sequence[Answer], *, where: str, written: str) -> 
         answers=answers,
         where=where,
         written=written,
+        links=links,
+        colours=COLOURS,
         states=STATES,
         most=MOST,
     )
 
 
-def write_page(book: Book, title: str, answers: Sequence[Answer], out: Path) -> None:
+def write_page(book: Book, title: str, answers: Sequence[Answer], out: Path, links: Sequence[Link] = ()) -> None:
     """Writes a page, now."""
-    written = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-    write_text(out, page(title, answers, where=str(book.paths.root.resolve()), written=written))
+    where = str(book.paths.root.resolve())
+    write_text(out, page(title, answers, where=where, written=now(), links=links))
 
 
-def further(book: Book, stage: str, path: str, operators: Sequence[str]) -> Answer:
-    """What else can be asked about what a stage made, each with the command that answers.
+def now() -> str:
+    """The time, for people."""
+    return datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def overview(book: Book, history: History, pages: Set[str] = frozenset()) -> list[Answer]:
+    """The answers of the overview: what there is, and what is stale.
 
     Args:
         book: The records.
-        stage: The stage's name.
-        path: Its first output.
-        operators: Who recorded the episodes behind it.
+        history: Their history.
+        pages: Stages that have a page beside this one.
     """
-    file, page_again = shlex.quote(path), shlex.quote(f"reports/audit/{stage}-again.html")
-    rows = [
-        ("is it bit-identical to what was made", f"world4rl audit verify {file}"),
-        ("is it stale, because of what, since when", "world4rl audit stale"),
-        ("does it come out again", f"world4rl reproduce {shlex.quote(stage)} --html {page_again}"),
-        ("which episodes made it, all of them", f"world4rl audit episodes {file} --json"),
-        *(
-            (f"what did {name} reach, and which robots", f"world4rl audit reach --operator {shlex.quote(name)}")
-            for name in operators[:OPERATORS]
-        ),
-        ("what would a withdrawal remove", "world4rl withdraw --operator NAME"),
-    ]
-    headline = "Each of these commands answers, also as JSON (--json); `audit` and `reproduce` as a page (--html FILE)."
-    return answer(book, "What else?", headline, "good", {}, blocks=[Table("Ask", ("question", "command"), rows)])
-
-
-def overview(book: Book, history: History) -> list[Answer]:
-    """The answers of the overview: what there is, and what is stale."""
     current = sorted(history.current.items())
     stale = find_stale(book, history)
     running = [one for one, end in book.deployments if end is None]
@@ -137,7 +125,7 @@ def overview(book: Book, history: History) -> list[Answer]:
                     (
                         path,
                         short(one.digest),
-                        book.runs[history.made_by[one][-1]].predicate.stage,
+                        _linked(book.runs[history.made_by[one][-1]].predicate.stage, pages),
                         book.runs[history.made_by[one][-1]].predicate.ended,
                         "stale" if path in stale else "current",
                     )
@@ -147,6 +135,10 @@ def overview(book: Book, history: History) -> list[Answer]:
         ),
     )
     return [first, tell_stale(book, history, stale)]
+
+
+def _linked(stage: str, pages: Set[str]) -> Link | str:
+    return Link(stage, f"{stage}.html") if stage in pages else stage
 
 
 def _about_withdrawn(artefacts: Sequence[str], robots: Sequence[str]) -> list[str]:

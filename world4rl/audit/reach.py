@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterable, Set
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Set
+from dataclasses import dataclass, replace
 from typing import Any
 
 from world4rl.audit.answers import Answer, Table, answer, count, short
 from world4rl.audit.book import Book
-from world4rl.audit.find import PREFIX
+from world4rl.audit.find import PREFIX, Found
 from world4rl.audit.versions import History, Making, Version
+from world4rl.demos.layout import COLLECTED
 from world4rl.errors import ConfigError, DataError
 from world4rl.provenance.episodes import EpisodeSet
 from world4rl.provenance.manifests import Acceptance
+
+ON_A_PAGE = 50  # artefacts that the page about everyone lists of each person,
+PEOPLE = 20  # of so many people at most
 
 
 @dataclass(frozen=True)
@@ -23,13 +27,17 @@ class Source:
 
     Attributes:
         name: Of the episodes, for people.
-        digests: Of the episodes, as they landed and as training sees them.
-        starts: The versions that hold them.
+        starts: The versions that hold the episodes.
+        episodes: How many there are,
+        withdrawn: and how many of them were withdrawn.
+        own: Versions that are asked about themselves: they are not among what was reached.
     """
 
     name: str
-    digests: frozenset[str]
     starts: frozenset[Version]
+    episodes: int = 0
+    withdrawn: int = 0
+    own: frozenset[Version] = frozenset()
 
 
 def reach(
@@ -53,6 +61,67 @@ def reach(
     else:
         source = _of_dataset(book, history, given[0])
     return _tell(book, history, source)
+
+
+def reached_from(book: Book, history: History, found: Found) -> Answer:
+    """Answers for an artefact: what was made from it, and where it runs."""
+    versions = frozenset(found.versions)
+    told = _tell(book, history, Source(found.asked, versions, own=versions), most=ON_A_PAGE)
+    return replace(told, question=f"What was made from {found.asked}, and which robots run it?")
+
+
+def everyone(book: Book, history: History) -> list[Answer]:
+    """Answers for all at once: a table of operators, one of datasets, and what each operator reached."""
+    said = [one.statement for one in book.sets.values()] + [one.statement for one in book.acceptances]
+    operators = sorted({one.operator for one in said if one.operator})
+    people = [_of_operator(book, history, one) for one in operators]
+    names = {one.id: one.name for one in book.acceptances}
+    datasets = [
+        (_of_dataset(book, history, one), names.get(one, ""))
+        for one in sorted({*names, *(each.dataset for each in book.sets.values())})
+    ]
+    current, columns = history.current, ("artefacts", "of them current", "champion of", "running on")
+    first = answer(
+        book,
+        "Which artefacts and deployments did each episode and operator reach?",
+        f"{count(len(people), 'operator')} and {count(len(datasets), 'dataset')} are on record; "
+        "the tables say what came of each.",
+        "good",
+        {},
+        sentences=(
+            "An episode reached no more than its dataset; `world4rl audit reach --episode DIGEST` says exactly.",
+        ),
+        blocks=(
+            Table(
+                "Operators",
+                ("operator", "episodes", *columns),
+                [
+                    (operator, one.episodes, *_row(book, history, current, one))
+                    for operator, one in zip(operators, people, strict=True)
+                ],
+            ),
+            Table(
+                "Datasets",
+                ("dataset", "landed as", *columns),
+                [
+                    (one.name.removeprefix("dataset "), name, *_row(book, history, current, one))
+                    for one, name in datasets
+                ],
+            ),
+        ),
+    )
+    return [first, *(_tell(book, history, one, most=ON_A_PAGE) for one in people[:PEOPLE])]
+
+
+def _row(book: Book, history: History, current: Mapping[str, Version], source: Source) -> tuple[object, ...]:
+    """How many artefacts a source reached, how many of them are current; tasks of champions, robots that run it."""
+    beyond = history.beyond(source.starts)
+    made = {one.version for one in beyond if one.run is not None}
+    digests = {version.digest for version in made}
+    champions = sorted(task for task, digest in book.champions.items() if digest in digests)
+    running = sorted({one.robot for one, end in book.deployments if end is None and one.policy in digests})
+    now = sum(history.newest(version) in beyond for version in current.values())
+    return len(made), now, ", ".join(champions), ", ".join(running)
 
 
 def starts_of(book: Book, history: History, digests: Set[str]) -> frozenset[Version]:
@@ -83,7 +152,8 @@ def _of_episode(book: Book, history: History, episode: str) -> Source:
         why = f"{len(found)} episodes begin so" if found else "no record knows such an episode"
         raise DataError(why, where=episode, remedy="`world4rl audit episodes FILE --json` lists digests")
     digests = book.twins(found)
-    return Source(f"episode {short(found.pop())}", digests, starts_of(book, history, digests))
+    withdrawn = int(bool(digests & book.withdrawn))
+    return Source(f"episode {short(found.pop())}", starts_of(book, history, digests), 1, withdrawn)
 
 
 def _of_operator(book: Book, history: History, operator: str) -> Source:
@@ -97,9 +167,8 @@ def _of_operator(book: Book, history: History, operator: str) -> Source:
             where=operator,
             remedy=f"known are: {', '.join(sorted(map(str, names))) or 'none'}",
         )
-    digests = _digests(sets.values(), accepted)
     starts = _holding(history, sets.keys(), {one.id for one in accepted})
-    return Source(f"operator {operator}", digests, starts)
+    return Source(f"operator {operator}", starts, *_count(book, sets.values(), accepted))
 
 
 def _of_dataset(book: Book, history: History, dataset: str) -> Source:
@@ -111,23 +180,32 @@ def _of_dataset(book: Book, history: History, dataset: str) -> Source:
         raise DataError(
             "no record knows this dataset", where=dataset, remedy="data/accepted has a record for each, by its id"
         )
-    digests = _digests(sets.values(), accepted)
-    return Source(f"dataset {dataset}", digests, starts)
+    return Source(f"dataset {dataset}", starts, *_count(book, sets.values(), accepted))
 
 
-def _digests(sets: Iterable[EpisodeSet], accepted: Iterable[Acceptance]) -> frozenset[str]:
-    stored = {each.digest for one in sets for each in one.episodes}
-    return frozenset(stored | {each.digest for one in accepted for each in one.episodes})
+def _count(book: Book, sets: Iterable[EpisodeSet], accepted: Iterable[Acceptance]) -> tuple[int, int]:
+    """How many episodes there are, and how many of them were withdrawn.
+
+    Each counts once, though it has one digest as it landed and another as training sees it.
+    """
+    found: dict[tuple[str, int | str], bool] = {}
+    for one in accepted:
+        found |= {(one.id, each.episode): each.digest in book.withdrawn for each in one.episodes}
+    for held in sets:
+        for each in held.episodes:
+            place = each.digest if held.dataset == COLLECTED else each.episode
+            found[held.dataset, place] = each.digest in book.withdrawn
+    return len(found), sum(found.values())
 
 
-def _tell(book: Book, history: History, source: Source) -> Answer:
+def _tell(book: Book, history: History, source: Source, *, most: int | None = None) -> Answer:
     ways = history.lineage.ways(history.makings(source.starts))
     made: dict[Version, list[Making]] = {}
     for one, way in ways.items():  # nearest first
-        if one.run is not None:
+        if one.run is not None and one.version not in source.own:
             made.setdefault(one.version, way)
     current = {version for version in history.current.values() if history.newest(version) in ways}
-    digests = {version.digest for version in made}
+    digests = {version.digest for version in {*made, *source.own}}
     robots = [(one, end) for one, end in book.deployments if one.policy in digests]
     running = sorted({one.robot for one, end in robots if end is None})
     champions = sorted(task for task, digest in book.champions.items() if digest in digests)
@@ -135,8 +213,8 @@ def _tell(book: Book, history: History, source: Source) -> Answer:
     now = sum(version in current for version in made)
     data: dict[str, Any] = {
         "source": source.name,
-        "episodes": len(source.digests),
-        "withdrawn": len(source.digests & book.withdrawn),
+        "episodes": source.episodes,
+        "withdrawn": source.withdrawn,
         "artefacts": [_artefact(history, version, made[version], current) for version in order],
         "deployments": [_deployment(one, None if end is None else end.at) for one, end in robots],
         "champions": {task: book.champions[task] for task in champions},
@@ -147,7 +225,7 @@ def _tell(book: Book, history: History, source: Source) -> Answer:
     return answer(
         book,
         f"What did {source.name} reach?",
-        f"{source.name.capitalize()} reached {count(len(made), 'artefact')} ({now} current) and "
+        f"{_sentence(source.name)} reached {count(len(made), 'artefact')} ({now} current) and "
         f"{count(len(robots), 'deployment')} ({len(running)} running).",
         "doubt" if any(each["assumed"] for each in data["artefacts"]) else "good",
         data,
@@ -171,12 +249,18 @@ def _tell(book: Book, history: History, source: Source) -> Answer:
                         "current" if version in current else "superseded",
                         " → ".join([source.name, *map(_place, _versions(made[version]))]),
                     )
-                    for version in order
+                    for version in order[:most]
                 ],
                 "Each with one way on which the data came there.",
+                left_out=len(order) - len(order[:most]),
             ),
         ),
     )
+
+
+def _sentence(name: str) -> str:
+    """A name as it begins a sentence; paths stay as they are."""
+    return name if "/" in name.partition(" ")[0] else name[0].upper() + name[1:]
 
 
 def _artefact(history: History, version: Version, way: list[Making], current: Set[Version]) -> dict[str, Any]:

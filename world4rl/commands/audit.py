@@ -68,10 +68,14 @@ def verify(
     html: HtmlOption = None,
     root: RootOption = ROOT,
 ) -> None:
-    """Is this bit-identical to what was trained? Names every file that differs, is missing or is unknown."""
+    """Is this bit-identical to what was trained? Names every file that differs, is missing or is unknown.
+
+    Without paths the answer is kept in reports/audit, where the pages of the stages find it.
+    """
+    from world4rl.audit.site import VERIFY
     from world4rl.audit.verify import verify as verified
 
-    _say(root, lambda book, history: verified(book, history, paths or ()), json, html)
+    _say(root, lambda book, history: verified(book, history, paths or ()), json, html, None if paths else VERIFY)
 
 
 @audit.command()
@@ -92,16 +96,25 @@ def who(asked: AskedArgument, json: JsonOption = False, html: HtmlOption = None,
 
 @audit.command()
 def page(
-    out: Annotated[Path, typer.Option("--out", help="The page to write.")] = Path("reports/audit/index.html"),
+    out: Annotated[
+        Path | None, typer.Option("--out", help="The page to write (default: reports/audit/index.html).")
+    ] = None,
     root: RootOption = ROOT,
 ) -> None:
-    """Write the overview: the state of the records, the lineage as a picture, champions, robots, what is stale."""
+    """Write the overview: the state of the records, the lineage as a picture, champions, robots, what is stale.
+
+    Without --out also the page of what each operator and dataset reached, and the pages link to each other.
+    """
     from world4rl.audit.pages import overview, write_page
+    from world4rl.audit.site import INDEX, write_shared
 
     book, history = _read(root)
-    answers = overview(book, history)
-    write_page(book, "Overview", answers, out)
-    typer.echo(f"{answers[0].headline}\nThe page is {out}")
+    if out is None:
+        answers = write_shared(book, history)
+    else:
+        answers = overview(book, history)
+        write_page(book, "Overview", answers, out)
+    typer.echo(f"{answers[0].headline}\nThe page is {out or book.paths.audit(INDEX)}")
     if book.faults:
         raise typer.Exit(1)
 
@@ -116,12 +129,17 @@ def _read(root: Path) -> tuple[Book, History]:
     return book, history_of(book)
 
 
-def _say(root: Path, ask: Callable[[Book, History], Answer], json: bool, html: Path | None) -> None:
+def _say(
+    root: Path, ask: Callable[[Book, History], Answer], json: bool, html: Path | None, kept_as: str | None = None
+) -> None:
     from world4rl.audit.pages import write_page
+    from world4rl.audit.site import keep
 
     book, history = _read(root)
     answer = ask(book, history)
     typer.echo(answer.json() if json else answer.text())
+    if kept_as is not None:
+        keep(book, answer, kept_as)
     if html is not None:
         write_page(book, answer.question, [answer], html)
     if not answer.ok:
