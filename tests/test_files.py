@@ -37,6 +37,13 @@ def test_a_folder_takes_another_ones_place_as_a_whole(tmp_path):
     assert names(tmp_path / "deep") == ["folder"]
 
 
+def test_a_text_is_on_the_disk_before_it_takes_its_place(tmp_path, monkeypatch):
+    synced = {}
+    monkeypatch.setattr(files.os, "fsync", lambda number: synced.update({os.fstat(number).st_ino: os.fstat(number)}))
+    write_text(tmp_path / "a", "whole")
+    assert synced[(tmp_path / "a").stat().st_ino].st_size == len("whole")
+
+
 def test_json_of_equal_values_is_equal_and_nan_is_refused(tmp_path):
     write_json(tmp_path / "a", {"x": 1, "y": [2.5, None]})
     write_json(tmp_path / "b", {"y": [2.5, None], "x": 1})

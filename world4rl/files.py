@@ -97,9 +97,11 @@ def disk_full(error: BaseException | None) -> bool:
 
 
 def write_text(target: Path, text: str) -> None:
-    """Writes `text` to `target` atomically."""
-    with replacing(target) as fresh:
-        fresh.write_text(text, encoding="utf-8")
+    """Writes `text` to `target` atomically: whole or not at all, also after a loss of power."""
+    with replacing(target) as fresh, fresh.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())  # the new name may reach the disk before the bytes do
 
 
 def write_json(target: Path, value: Any) -> None:
