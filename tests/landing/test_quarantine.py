@@ -15,6 +15,7 @@ from tests.demos.conftest import stock_dataset
 from tests.landing.conftest import TASK, Site
 from tests.spoiling import SIDE, cell, edit_json, rows
 from world4rl.cli import app
+from world4rl.landing import take as taking
 from world4rl.landing.page import write_page
 
 Record = Callable[..., Path]
@@ -93,6 +94,21 @@ def test_a_picture_stays_as_long_as_the_dataset_lies_there(full: Site) -> None:
     full.look()
     assert "<img" not in write_page(full.paths.root).read_text()
     assert not picture.exists()
+
+
+def test_a_page_that_another_run_writes_meanwhile_takes_no_picture_away(
+    site: Site, record: Record, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = taking.keep_pictures
+
+    def meanwhile(*arguments: Any) -> None:
+        original(*arguments)
+        write_page(site.paths.root)
+
+    monkeypatch.setattr(taking, "keep_pictures", meanwhile)
+    rows("action", cell(15, [0.0, 1.5, 0.0, 0.0]))(record(site.folder / "mine", (1, 2)))
+    site.settle()
+    assert "<img" in write_page(site.paths.root).read_text()
 
 
 def test_an_empty_page(site: Site) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from world4rl.demos.checks import OVERRULABLE
 from world4rl.files import write_text
 from world4rl.landing.ledger import Ledger, Quarantined
-from world4rl.landing.pictures import drop_pictures
+from world4rl.landing.pictures import drop_pictures, pictured
 from world4rl.landing.quarantine import when
 from world4rl.pages import render
 from world4rl.paths import Paths
@@ -41,8 +41,11 @@ def write_page(root: Path, out: Path | None = None) -> Path:
     arrivals = ledger.entries().values()
     withdrawn = read_tombstones(paths).datasets
     there = {entry.digest for entry in arrivals if entry.digest and entry.state != "gone"}
-    drop_pictures({digest for digest in there if digest[:ID_DIGITS] not in withdrawn}, paths)
     found = ledger.quarantined()[::-1]
+    kept = {digest for digest in there if digest[:ID_DIGITS] not in withdrawn}
+    if any(entry.state == "taking" for entry in arrivals):  # a run draws its pictures before it writes its entries
+        kept |= pictured(paths) - {entry.digest for entry in found}
+    drop_pictures(kept, paths)
     entries = [_view(entry, paths, number < MOST_PICTURES) for number, entry in enumerate(found[:MOST])]
     held = [ledger.events(entry.name)[-1] for entry in arrivals if entry.state == "held"]
     page = render(

@@ -45,11 +45,24 @@ def keep_pictures(
         return  # what cannot be decoded has no picture; why, the entry says
 
 
+def pictured(paths: Paths) -> set[str]:
+    """Digests of the datasets that have pictures."""
+    return {_digest(path) for path in _pictures(paths)}
+
+
 def drop_pictures(but: set[str], paths: Paths) -> None:
     """Removes the pictures of datasets whose digest is not among those given."""
-    for path in paths.picture("", 0).parent.glob("*.png"):
-        if path.name.partition("-")[0] not in but:
+    for path in _pictures(paths):
+        if _digest(path) not in but:
             path.unlink(missing_ok=True)
+
+
+def _pictures(paths: Paths) -> list[Path]:
+    return sorted(paths.picture("", 0).parent.glob("*.png"))
+
+
+def _digest(picture: Path) -> str:
+    return picture.name.partition("-")[0]
 
 
 def contact_sheets(folder: Path, episodes: Sequence[int], params: Params) -> Iterator[tuple[int, np.ndarray]]:
