@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from assets.dvc_lock import LOCK, open_repo
 from world4rl.errors import DataError, MachineError
-from world4rl.provenance.digests import digest_json
+from world4rl.provenance.digests import digest_files
 
 if TYPE_CHECKING:
     from dvc.repo import Repo
@@ -53,7 +53,6 @@ class Storages:
     """
 
     def __init__(self, root: Path) -> None:
-
         self.root = Path(root).resolve()
         self._repo: Repo = open_repo(self.root)
         self._odbs: dict[str, HashFileDB] = {"cache": self._repo.cache.local}
@@ -212,7 +211,7 @@ class Storages:
             if digest is None:
                 return None
             digests[path] = digest
-        return digest_json(digests) if tree else None
+        return digest_files(digests) if tree else None
 
     def _sha256(self, name: str) -> str | None:
         for odb in self._odbs.values():

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from world4rl.errors import DataError
-from world4rl.provenance.digests import digest_file, digest_json
+from world4rl.provenance.digests import digest_file, digest_files
 
 FRESH_NS = 50_000_000  # a file changed so lately may change again without its time telling
 _SCHEMA = (
@@ -75,4 +75,4 @@ class DigestCache:
             raise DataError("no such folder", where=folder, remedy="restore it or run its stage again")
         files = sorted(path for path in folder.rglob("*") if path.is_file())
         digests = {path.relative_to(folder).as_posix(): self.file(path) for path in files}
-        return digest_json(digests), digests
+        return digest_files(digests), digests
