@@ -33,6 +33,18 @@ def test_events_can_neither_be_changed_nor_removed(ledger: Ledger) -> None:
     assert [event.state for event in ledger.events("a")] == ["waiting", "ready"]
 
 
+def test_a_full_disk_is_called_that_and_loses_nothing(ledger: Ledger) -> None:
+    ready(ledger, "a")
+    (pages,) = ledger._db.execute("PRAGMA page_count").fetchone()
+    ledger._db.execute(f"PRAGMA max_page_count = {pages}")
+    with pytest.raises(DataError, match="full") as caught:
+        for number in range(1000):
+            ready(ledger, f"another-{number}" * 20)
+    assert caught.value.remedy == "free some space"
+    ledger._db.execute(f"PRAGMA max_page_count = {10 * pages}")
+    assert ledger.claim("a", "one", 1.0) is not None
+
+
 def test_what_one_process_claims_another_cannot(ledger: Ledger) -> None:
     ready(ledger, "a")
     other = Ledger(ledger.path)
