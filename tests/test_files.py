@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import textwrap
@@ -92,6 +93,7 @@ def test_what_a_killed_writer_left_goes_with_the_next_write_but_a_living_writers
 def test_a_full_disk_is_recognised_however_a_library_says_it():
     assert disk_full(OSError(28, "No space left on device"))
     assert disk_full(RuntimeError("I/O error: No space left on device (os error 28)"))
+    assert disk_full(sqlite3.OperationalError("database or disk is full"))
     wrapped = RuntimeError("writing the image failed")
     wrapped.__cause__ = OSError(28, "No space left on device")
     assert disk_full(wrapped)

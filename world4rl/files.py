@@ -18,6 +18,7 @@ from typing import Any
 from world4rl.errors import MachineError
 
 ABANDONED_SECONDS = 60.0
+FULL = (os.strerror(errno.ENOSPC), "database or disk is full")  # the latter is SQLite's
 
 
 @contextmanager
@@ -85,12 +86,12 @@ def locked(path: Path) -> Iterator[None]:
 def disk_full(error: BaseException | None) -> bool:
     """Whether a full disk is what an error, or what caused it, is about.
 
-    Libraries that write from Rust or C++ keep the reason in the message only.
+    SQLite and libraries that write from Rust or C++ keep the reason in the message only.
     """
     while error is not None:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             return True
-        if os.strerror(errno.ENOSPC) in str(error):
+        if any(words in str(error) for words in FULL):
             return True
         error = error.__cause__ or error.__context__
     return False
