@@ -238,11 +238,14 @@ class StageRunner:
             os.close(writing)
 
     def _copy(self, work: Work, output: IO[str], log: Path, tail: deque[str]) -> None:
-        with log.open("w", encoding="utf-8") as file:
-            for text in output:
+        """Reads what a command prints, to its end: it would wait for ever for a reader whom a full disk stopped."""
+        with suppress(OSError):
+            log.write_text("", encoding="utf-8")
+        for text in output:
+            tail.append(text)
+            with suppress(OSError), log.open("a", encoding="utf-8") as file:
                 file.write(text)
-                file.flush()
-                tail.append(text)
+            with suppress(OSError):
                 self.listener.printed(work, text)
 
 
