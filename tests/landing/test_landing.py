@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from tests.landing.conftest import OTHER, TASK, Site
-from world4rl.errors import DataError, MachineError
+from world4rl.errors import ConfigError, DataError, MachineError
 from world4rl.landing import take as taking
 from world4rl.landing.deposit import land
-from world4rl.landing.inbox import UPLOADING
+from world4rl.landing.inbox import UPLOADING, Inbox
 from world4rl.landing.marker import MARKER, mark
 from world4rl.provenance.manifests import build_manifest, read_acceptances, read_manifest
 
@@ -92,7 +92,7 @@ def test_an_interrupted_upload_never_counts_as_quiet_and_can_be_done_again(
     mine = record(tmp_path / "mine")
     with monkeypatch.context() as broken:
         broken.setattr(site.inbox._fs, "pipe_file", fail_on(site.inbox._fs.pipe_file, MARKER))
-        with pytest.raises(ConnectionError):
+        with pytest.raises(MachineError, match="cannot be written: the network went away"):
             land(mine, site.inbox, name=None, said={})
     site.look()
     assert not site.look(10 * site.params.landing.quiet_seconds).due
@@ -109,11 +109,24 @@ def test_an_upload_that_broke_off_after_its_marker_can_be_done_again(
     mine = record(tmp_path / "mine")
     with monkeypatch.context() as broken:
         broken.setattr(site.inbox._fs, "rm_file", fail_on(site.inbox._fs.rm_file, UPLOADING))
-        with pytest.raises(ConnectionError):
+        with pytest.raises(MachineError, match="cannot be written: the network went away"):
             land(mine, site.inbox, name=None, said={})
     assert site.settle() == {}
     land(mine, site.inbox, name=None, said={})
     assert site.took(site.look().due[0].name).state == "accepted"
+
+
+def test_a_place_that_cannot_be_written_or_does_not_exist_is_one_clear_error(
+    site: Site, record: Record, tmp_path: Path
+) -> None:
+    mine = record(tmp_path / "mine")
+    (tmp_path / "file").touch()
+    with pytest.raises(MachineError, match=r"the landing folder cannot be written: .*Not a directory"):
+        land(mine, Inbox(str(tmp_path / "file")), name=None, said={})
+    with pytest.raises(MachineError, match=r"cannot be written: .*File name too long"):
+        land(mine, site.inbox, name="x" * 300, said={})
+    with pytest.raises(ConfigError, match="Protocol not known: nowhere"):
+        Inbox("nowhere://bucket/landing")
 
 
 def test_two_that_land_at_once_under_one_name_do_not_mix(

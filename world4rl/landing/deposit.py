@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -12,8 +11,8 @@ from typing import Any
 from world4rl import progress
 from world4rl.demos.layout import SIDE_FILE
 from world4rl.demos.reading import open_dataset
-from world4rl.errors import ConfigError, DataError, MachineError
-from world4rl.files import disk_full, write_json
+from world4rl.errors import ConfigError, DataError
+from world4rl.files import write_json
 from world4rl.landing.inbox import HIDDEN, Inbox
 from world4rl.landing.marker import MARKER, FileEntry, Marker, mark
 from world4rl.provenance.digests import digest_file
@@ -35,7 +34,7 @@ def land(dataset: Path, inbox: Inbox, *, name: str | None, said: Mapping[str, st
     Raises:
         DataError: it is no LeRobot dataset, or the landing folder has one of this name.
         ConfigError: the name cannot be used.
-        MachineError: the landing folder cannot be written.
+        MachineError: the landing folder cannot be reached or written.
     """
     name = name or dataset.resolve().name
     if not re.fullmatch(r"[\w.-]+", name) or name.startswith(HIDDEN):
@@ -52,21 +51,7 @@ def land(dataset: Path, inbox: Inbox, *, name: str | None, said: Mapping[str, st
         entry = FileEntry(bytes=own.stat().st_size, sha256=digest_file(own))
         marker = Marker(files=dict(sorted({**marker.files, SIDE_FILE: entry}.items())))
         files = {path: own if path == SIDE_FILE else dataset / path for path in marker.files}
-        with _writing(f"{inbox.address}/{name}"), progress.track(f"land {name}", len(files), unit="file") as bar:
+        with progress.track(f"land {name}", len(files), unit="file") as bar:
             for _ in inbox.put(name, files, marker.model_dump_json(indent=1).encode()):
                 bar.advance()
     return name
-
-
-@contextmanager
-def _writing(where: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if disk_full(error):
-            raise
-        raise MachineError(
-            f"the landing folder cannot be written: {error}",
-            where=where,
-            remedy="restore access to it, or name another one with --to; the same command again goes on from there",
-        ) from error

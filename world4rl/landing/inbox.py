@@ -57,7 +57,7 @@ class Inbox:
         address: A local path, or any address that fsspec knows, e.g. `s3://bucket/landing`.
 
     Raises:
-        ConfigError: nobody knows its protocol.
+        ConfigError: fsspec does not know it, or lacks the package for it.
     """
 
     def __init__(self, address: str) -> None:
@@ -65,11 +65,11 @@ class Inbox:
         # Nothing that was listed before counts: whether something changed is what we are here to find out.
         try:
             self._fs, self._root = fsspec.core.url_to_fs(address, use_listings_cache=False, skip_instance_cache=True)
-        except (ImportError, ValueError) as error:  # a protocol that is unknown, or whose package is not installed
+        except (ValueError, ImportError) as error:
             raise ConfigError(
-                f"the landing folder's address cannot be used: {error}",
+                f"no such landing folder can be reached: {error}",
                 where=address,
-                remedy="correct it, or install the package of its protocol",
+                remedy="give a path, or an address that fsspec knows, like s3://BUCKET/FOLDER",
             ) from error
 
     def is_there(self) -> bool:
@@ -95,6 +95,20 @@ class Inbox:
                 return []
         names = (str(entry["name"]).rstrip("/").rpartition("/")[2] for entry in entries if entry["type"] == "directory")
         return sorted(name for name in names if not name.startswith(HIDDEN))
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except World4RLError:
+            raise
+        except Exception as error:
+            raise MachineError(
+                f"the landing folder cannot be written: {error}",
+                where=self.address,
+                remedy="restore access to it, make room there, or name another one with --to; the same command again "
+                "goes on from there",
+            ) from error
 
     @contextmanager
     def _reaching(self) -> Iterator[None]:
@@ -184,33 +198,36 @@ class Inbox:
 
         Raises:
             DataError: there is such a folder already, and another call made it; or there is no such bucket.
+            MachineError: the landing folder cannot be reached or written.
         """
+        self.names()  # also stores of objects say here that they cannot be reached, and not that there is no bucket
         if "://" in self.address and not self.is_there():
             raise DataError("there is no such place to land datasets", where=self.address, remedy="make the bucket")
         folder_there = self._fs.exists(self._path(name, "").rstrip("/"))
-        uploading = self._path(name, UPLOADING)
-        own = digest_bytes(marker).encode()  # somebody else may be landing another dataset under the same name
-        if folder_there and not self._fs.exists(uploading):
-            raise DataError(
-                "there is a dataset of this name in the landing folder",
-                where=f"{self.address}/{name}",
-                remedy="choose another one with --name",
-            )
-        if folder_there and self._fs.cat_file(uploading) != own:
-            raise DataError(
-                "another dataset of this name is on its way into the landing folder, or its upload broke off",
-                where=f"{self.address}/{name}",
-                remedy="choose another one with --name, or remove the folder if nobody is landing it",
-            )
-        self._fs.makedirs(self._path(name, "").rstrip("/"), exist_ok=True)
-        self._fs.pipe_file(uploading, own)
-        for path, local in files.items():
-            target = self._path(name, path)
-            self._fs.makedirs(target.rpartition("/")[0], exist_ok=True)
-            self._fs.put_file(str(local), target)
-            yield path
-        self._fs.pipe_file(self._path(name, MARKER), marker)
-        self._fs.rm_file(uploading)
+        with self._writing():
+            uploading = self._path(name, UPLOADING)
+            own = digest_bytes(marker).encode()  # somebody else may be landing another dataset under the same name
+            if folder_there and not self._fs.exists(uploading):
+                raise DataError(
+                    "there is a dataset of this name in the landing folder",
+                    where=f"{self.address}/{name}",
+                    remedy="choose another one with --name",
+                )
+            if folder_there and self._fs.cat_file(uploading) != own:
+                raise DataError(
+                    "another dataset of this name is on its way into the landing folder, or its upload broke off",
+                    where=f"{self.address}/{name}",
+                    remedy="choose another one with --name, or remove the folder if nobody is landing it",
+                )
+            self._fs.makedirs(self._path(name, "").rstrip("/"), exist_ok=True)
+            self._fs.pipe_file(uploading, own)
+            for path, local in files.items():
+                target = self._path(name, path)
+                self._fs.makedirs(target.rpartition("/")[0], exist_ok=True)
+                self._fs.put_file(str(local), target)
+                yield path
+            self._fs.pipe_file(self._path(name, MARKER), marker)
+            self._fs.rm_file(uploading)
 
     def remove(self, name: str) -> None:
         """Removes a dataset from the landing folder; one that is not there is fine."""
