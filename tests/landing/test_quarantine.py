@@ -51,6 +51,13 @@ def test_lists_for_people_and_machines(full: Site) -> None:
     assert (released["released_by"], released["released_because"]) == ("ada", "it may")
 
 
+def test_what_to_do_about_a_dataset_stands_with_its_evidence(full: Site) -> None:
+    (number,) = [entry.number for entry in full.ledger.quarantined() if entry.episode is None]
+    assert "meta/info.json; to do: give the dataset's root folder" in call(full, "show", str(number))
+    page = write_page(full.paths.root).read_text()
+    assert page.index("why: <code>") < page.index("to do: <code>") < page.index("or write into params.yaml: <code>")
+
+
 def test_the_list_has_a_line_an_entry_whatever_a_dataset_is_called(site: Site, record: Record) -> None:
     (record(site.folder / "two\nlines\x1b[31m", (3,)) / "meta" / "info.json").unlink()
     site.settle()

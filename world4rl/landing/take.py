@@ -124,8 +124,9 @@ def _take(
                     taken = _accept(taken, source, params, paths)
     except Refused as error:
         where = _relative(error.where, staging)
+        evidence = "; to do: ".join(words for words in (where, error.remedy) if words)
         taken = Taken(entry.name, "refused", {"why": error.problem, "where": where, "to do": error.remedy})
-        quarantined = [{"episode": None, "check": error.check, "reason": error.problem, "evidence": where}]
+        quarantined = [{"episode": None, "check": error.check, "reason": error.problem, "evidence": evidence}]
     return taken, digest, quarantined
 
 
