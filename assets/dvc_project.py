@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shutil
 import sys
 import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -385,6 +386,26 @@ class DvcProject:
         code = self.code_hashes(stage)
         parameters = {name: select_parameter(self._parameters, name) for name in stage.parameters}
         return _digest([stage.command, code, parameters])
+
+    def read_now(self, stage: Stage) -> str:
+        """Digest of what people and landing may edit while a stage runs: its code, parameters and sources."""
+        from dvc.utils.serialize import load_yaml
+
+        values = load_yaml(str(self.root / "params.yaml"))
+        files = {path: _file_hash(self.root / path) for path in stage.code + stage.sources}
+        return _digest([files, {name: select_parameter(values, name) for name in stage.parameters}])
+
+    def forget(self, stage: Stage) -> None:
+        """Has DVC no longer know that the stage ran with what `dvc.lock` says, nor what came out."""
+        from dvc.dvcfile import Lockfile
+        from dvc.stage.cache import _can_hash, _get_stage_hash
+
+        with _in_process, self._repo() as repo, repo.lock:
+            found = repo.stage.load_one(str(self.root / "dvc.yaml"), stage.name)
+            if _can_hash(found):
+                key = _get_stage_hash(found)
+                shutil.rmtree(Path(repo.stage_cache.cache_dir, key[:2], key), ignore_errors=True)
+            Lockfile(repo, str(self.root / LOCK)).remove_stage(found)
 
     def code_hashes(self, stage: Stage) -> dict[str, str]:
         """DVC's hashes of the modules that define a stage's work, as they are now."""

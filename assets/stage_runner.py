@@ -131,6 +131,9 @@ class StageRunner:
     def run(self, context: AssetExecutionContext, project: DvcProject, stage: Stage) -> Outcome:
         """Brings one stage up to date. A second runner of the same stage waits and then finds it unchanged.
 
+        DVC looks at code, parameters and manifests when the command has ended, and would take what somebody edited
+        meanwhile for what ran: then it runs again.
+
         Raises:
             Failure: the stage failed; names its log and shows the end of it.
             RetryRequested: a signal killed the stage, for lack of memory perhaps.
@@ -140,11 +143,14 @@ class StageRunner:
         ran = False
         while not (ran or self._unchanged(context, project, stage)):
             self.listener.began(stage)
+            read = project.read_now(stage)
             status, tail = self._execute(context, stage, project.root, project.repro_command(stage), log)
-            ran = status == 0
-            if ran or project.was_busy(tail):  # somebody was faster: ask again
-                continue
-            _give_up(context, project.root, stage, tail, killed=project.was_killed(tail))
+            if status and not project.was_busy(tail):  # if so, somebody was faster: ask again
+                _give_up(context, project.root, stage, tail, killed=project.was_killed(tail))
+            ran = status == 0 and project.read_now(stage) == read
+            if status == 0 and not ran:
+                context.log.warning(f"{stage.name}: code, parameters or manifest were edited while it ran: once more")
+                project.forget(stage)
         if not ran:
             context.log.info(f"{stage.name} is up to date")
         outcome = Outcome(cached=not ran, seconds=time.monotonic() - began, log=log if ran else None)

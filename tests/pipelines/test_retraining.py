@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
@@ -472,6 +473,27 @@ def test_turned_off_nothing_starts_but_what_a_person_asks_for(site: Site) -> Non
     assert "retraining is off" in str(site.why)
     site.retrain()
     assert asked(site.tick()) == [("collect", ONE)]
+
+
+def test_what_is_edited_while_a_stage_runs_is_not_taken_for_what_it_ran_with(site: Site) -> None:
+    """DVC hashes parameters when the command has ended."""
+    site.toy.wish(sleep={"bc": 3})
+    site.land(ONE, 5)
+    begun = site.toy.root / ".runs" / "bc" / ONE / "pid"
+
+    def edit() -> None:
+        while not begun.exists():
+            time.sleep(0.05)
+        site.toy.set("behaviour_cloning/width", 13)
+
+    editor = threading.Thread(target=edit)
+    editor.start()
+    assert site.execute(site.tick()) == [True]
+    editor.join()
+    assert site.toy.ran() == [f"{step}@{ONE}" for step in ("landed", "demo_store", "bc", "bc", "policy_rollouts")] + [
+        f"rollout_store@{ONE}"
+    ]
+    assert "worse" in (site.toy.root / "models" / ONE / "bc" / "model.txt").read_text(), "a policy of that width is"
 
 
 def test_a_task_that_the_code_location_does_not_know_is_named(site: Site) -> None:
