@@ -25,14 +25,14 @@ class Standing:
         why: For people, where it is not `go`.
         until: Seconds since 1970, where it is `later`.
         key: Names what it would be made from.
-        number: Of earlier runs with this key.
+        after: The newest run with this key; empty where there is none.
     """
 
     state: Literal["go", "running", "later", "stop"]
     why: str = ""
     until: float = 0.0
     key: str = ""
-    number: int = 0
+    after: str = ""
 
 
 def standing(instance: DagsterInstance, job: str, task: str | None, key: str, *, since: float, now: float) -> Standing:
@@ -49,15 +49,17 @@ def standing(instance: DagsterInstance, job: str, task: str | None, key: str, *,
         now: Seconds since 1970.
     """
     tags = {} if task is None else {PARTITION_NAME_TAG: task}
-    records = instance.get_run_records(RunsFilter(job_name=job, tags=tags), limit=LOOKED_AT)
-    active = [record for record in records if not record.dagster_run.is_finished]
+    newest = instance.get_run_records(RunsFilter(job_name=job, tags=tags), limit=LOOKED_AT)
+    active = [record for record in newest if not record.dagster_run.is_finished]
     if active:
         state = active[0].dagster_run.status.value.lower().replace("_", " ")
         return Standing("running", f"is {state} (run {_name(active[0])})")
-    same = [record for record in records if record.dagster_run.tags.get(KEY_TAG) == key]
+    # Asked for by themselves: among all runs, those of a value that somebody went back to may be far away.
+    same = instance.get_run_records(RunsFilter(job_name=job, tags={**tags, KEY_TAG: key}), limit=LOOKED_AT)
+    after = same[0].dagster_run.run_id if same else ""
     tried = [record for record in same if record.create_timestamp.timestamp() >= since]
     if not tried:
-        return Standing("go", key=key, number=len(same))
+        return Standing("go", key=key, after=after)
     last = tried[0]
     if last.dagster_run.status == DagsterRunStatus.CANCELED:
         return Standing("stop", f"stays as it is: somebody ended run {_name(last)}; the job `retrain` starts it again")
@@ -76,7 +78,7 @@ def standing(instance: DagsterInstance, job: str, task: str | None, key: str, *,
             f"{duration(until - now)}",
             until=until,
         )
-    return Standing("go", key=key, number=len(same))
+    return Standing("go", key=key, after=after)
 
 
 def _name(record: RunRecord) -> str:

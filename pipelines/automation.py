@@ -35,6 +35,7 @@ from dagster import (
 
 from pipelines.jobs import JOBS, PRIORITY_TAG, TAKING, Passage
 from pipelines.retraining import (
+    OFF,
     PLAN_KEY,
     RETRAIN,
     WHY_TAG,
@@ -139,7 +140,7 @@ def _batch_policy(retrainer: Retrainer, rules: Retraining) -> SensorDefinition:
 
 
 def _nightly(retrainer: Retrainer, rules: Retraining, retrain: JobDefinition, root: Path) -> ScheduleDefinition | None:
-    if rules.nightly is None or not rules.enabled:
+    if rules.nightly is None:
         return None
     try:
 
@@ -152,6 +153,8 @@ def _nightly(retrainer: Retrainer, rules: Retraining, retrain: JobDefinition, ro
             description="Asks for what is stale, and for nothing where nothing is (retraining.nightly in params.yaml).",
         )
         def nightly(context: ScheduleEvaluationContext) -> RunRequest | SkipReason:
+            if not load_params(root / "params.yaml").retraining.enabled:
+                return SkipReason(OFF)
             if not retrainer.ever_made():
                 return SkipReason("nothing was ever made here: `make demo` or the job `retrain` begins it")
             plan, behind = retrainer.stale(context.instance)

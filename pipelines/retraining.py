@@ -39,6 +39,7 @@ from world4rl.provenance.digests import digest_bytes, digest_file, digest_json
 ROUND_TAG = "world4rl/round"
 WHY_TAG = "world4rl/why"
 RETRAIN = "retrain"
+OFF = "retraining is off (retraining.enabled in params.yaml); the job `retrain` still works"
 PLAN_KEY = AssetKey("plan")
 DATA_VERSION_TAG = "dagster/data_version"
 INPUT_VERSION_TAG = "dagster/input_data_version/"
@@ -53,12 +54,14 @@ class Round(BaseModel):
         tasks: It is for these, and for what serves all tasks; None: for everything.
         why: Who asked, or what had gathered.
         since: When, in seconds since 1970; attempts before do not count.
+        by_hand: Whether a person asked: then it goes on where retraining is off.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     tasks: tuple[str, ...] | None
     why: str
     since: float
+    by_hand: bool = False
 
 
 class Quiet(BaseModel):
@@ -171,8 +174,8 @@ class Retrainer:
             memory, more = self._gather(project, params, memory, now)
             notes = [*notes, *more]
         else:
-            notes = [*notes, "retraining is off (retraining.enabled in params.yaml); the job `retrain` still works"]
-        if memory.round is None:
+            notes = [*notes, OFF]
+        if memory.round is None or not (params.retraining.enabled or memory.round.by_hand):
             return Tick((), "; ".join(notes), memory.model_copy(update={"quiet": None}))
         state = self._state(instance, project, memory.round)
         quiet = memory.quiet
@@ -218,8 +221,10 @@ class Retrainer:
         newest = next(iter(instance.get_runs(done, limit=1)), None)
         if newest is None or newest.run_id == memory.asked:
             return memory, []
+        by_hand = WHY_TAG not in newest.tags  # the schedule says why
         why = newest.tags.get(WHY_TAG, f"asked for by run {newest.run_id[:8]}")
-        return Memory(round=Round(tasks=None, why=why, since=now), asked=newest.run_id), []
+        opened = Round(tasks=None, why=why, since=now, by_hand=by_hand)
+        return Memory(round=opened, asked=newest.run_id), []
 
     def _gather(self, project: DvcProject, params: Params, memory: Memory, now: float) -> tuple[Memory, list[str]]:
         """Opens or widens the round for tasks of which enough has gathered; says what of the others has."""
@@ -311,7 +316,8 @@ class Retrainer:
         if before:
             return Standing("running", f"waits for {', '.join(before)}")
         if any(planned.action == "busy" for planned in group.planned):
-            return Standing("running", "waits: somebody is running a stage of it")
+            # Until now: it is looked at again at every tick. One that is run by hand and fails leaves no trace.
+            return Standing("later", "waits: somebody is running a stage of it", until=now)
         key = self._key(project, recorded, group)
         return standing(instance, group.passage.job, group.task, key, since=opened.since, now=now)
 
@@ -440,7 +446,7 @@ def _request(group: _Group, opened: Round, at: Standing) -> RunRequest:
     if all(planned.stage.step in EVALUATING for planned in group.planned):
         tags[PRIORITY_TAG] = SHOWING
     return RunRequest(
-        run_key=f"{group.name}:{at.key}:{at.number}",
+        run_key=f"{group.name}:{at.key}:{at.after}",  # not how many there were: people delete runs
         job_name=group.passage.job,
         partition_key=group.task,
         asset_selection=keys,

@@ -155,9 +155,8 @@ def test_the_automation_page_names_the_rules(definitions: Definitions) -> None:
     assert (nightly.name, nightly.cron_schedule, nightly.execution_timezone) == ("nightly", "0 2 * * *", "UTC")
 
 
-@pytest.mark.parametrize(("name", "value"), [("nightly", None), ("enabled", False)])
-def test_without_a_night_or_with_retraining_off_there_is_no_schedule(toy, name: str, value: object) -> None:
-    toy.set(f"retraining/{name}", value)
+def test_without_a_night_there_is_no_schedule(toy) -> None:
+    toy.set("retraining/nightly", None)
     assert not build_defs(root=toy.root).schedules
 
 

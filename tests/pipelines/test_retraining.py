@@ -312,6 +312,18 @@ def test_new_episodes_after_a_failure_are_another_undertaking(site: Site) -> Non
     assert asked(site.tick()) == [("collect", ONE)]
 
 
+def test_attempts_go_on_after_somebody_deleted_the_run_of_one(site: Site) -> None:
+    """Dagster starts no second run for a key: one that comes twice would be asked for at every tick, in vain."""
+    site.land(ONE, 5)
+    keys = set()
+    for wait in (0.0, *BACK_OFF[:2]):
+        (request,) = site.tick(seconds=wait)
+        assert request.run_key not in keys
+        keys.add(request.run_key)
+        site.begin(request, DagsterRunStatus.FAILURE)
+        site.instance.delete_run(site.instance.get_runs()[-1].run_id) if wait else None
+
+
 def test_a_failing_check_stops_what_is_downstream_until_it_passes(site: Site) -> None:
     site.toy.set("gates/classifier_precision", 0.99)
     site.land(ONE, 5)
@@ -475,6 +487,19 @@ def test_turned_off_nothing_starts_but_what_a_person_asks_for(site: Site) -> Non
     assert asked(site.tick()) == [("collect", ONE)]
 
 
+def test_turned_off_in_the_middle_a_round_waits_until_it_is_turned_on(site: Site) -> None:
+    site.land(ONE, 5)
+    site.make(site.tick())
+    site.toy.set("retraining/enabled", False)
+    assert site.tick() == []
+    assert "retraining is off" in str(site.why)
+    verdict = site.night()
+    assert isinstance(verdict, SkipReason)
+    assert "retraining is off" in str(verdict.skip_message)
+    site.toy.set("retraining/enabled", True)
+    assert site.go_on() == [("imagine", None), ("refine", ONE), ("write_report", None)]
+
+
 def test_what_is_edited_while_a_stage_runs_is_not_taken_for_what_it_ran_with(site: Site) -> None:
     """DVC hashes parameters when the command has ended."""
     site.toy.wish(sleep={"bc": 3})
@@ -519,3 +544,4 @@ def test_a_stage_that_somebody_runs_by_hand_is_waited_for(site: Site) -> None:
     finally:
         other.kill()
         other.wait()
+    assert asked(site.tick()) == [("collect", ONE)], "who runs one by hand and gives up leaves no trace"
