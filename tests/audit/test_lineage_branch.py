@@ -11,7 +11,10 @@ from benchmarks.lineage import MadeUp
 from tests.audit.conftest import open_book
 from world4rl.audit.answers import Answer
 from world4rl.audit.verify import verify
+from world4rl.files import write_json
 from world4rl.provenance.git import LINEAGE
+
+OLDER = "0" * 64
 
 
 def git(root: Path, *arguments: str) -> str:
@@ -22,7 +25,7 @@ def git(root: Path, *arguments: str) -> str:
 def keep(root: Path, *, records: int | None = None) -> str:
     """A lineage commit of the first records, or of all."""
     files = sorted(str(path.relative_to(root)) for path in (root / "data" / "records").iterdir())
-    git(root, "add", "-f", *files[:records], "data/decisions")
+    git(root, "add", "-f", *files[:records], "data/decisions", "data/signatures", "data/generations")
     tree = git(root, "write-tree")
     before = git(root, "for-each-ref", "--format=%(objectname)", LINEAGE)
     commit = git(root, "commit-tree", tree, *(["-p", before] if before else []), "-m", "lineage")
@@ -33,7 +36,10 @@ def keep(root: Path, *, records: int | None = None) -> str:
 
 @pytest.fixture
 def root(copy: MadeUp) -> Path:
+    """A repository with what held-out episodes said of its world model, and of one before it."""
     git(copy.paths.root, "init", "-q")
+    for model in (copy.digest("models/world_model"), OLDER):
+        write_json(copy.paths.generation(model), {"episodes": {}})
     return copy.paths.root
 
 
@@ -63,6 +69,31 @@ def test_what_was_cut_off_is_named_with_where_it_still_is(root: Path, pattern: s
     assert f"git show {commit[:12]}:{name}" in note
     shown = subprocess.run(["git", *note.partition("git ")[2].split()], cwd=root, capture_output=True, check=True)
     assert shown.stdout == content
+
+
+def test_what_nothing_else_vouches_for_is_compared_with_the_branch(root: Path) -> None:
+    """Signatures of models that are gone, and the measurements of generations."""
+    keep(root)
+    book, history = open_book(root)
+    current = {version.digest[:16] for version in history.current.values()}
+    gone = [one for one in book.paths.signatures.glob("*.sig") if one.stem not in current]
+    gone = [one for one in gone if not list(book.paths.all_champions.glob(f"*/{one.stem}"))]
+    damaged = [gone[0], *book.paths.generations.glob("*.json")]
+    for file in damaged:
+        file.write_bytes(file.read_bytes() + b" ")
+    gone[1].unlink()
+    _, found = ask(root)
+    names = {str(one.relative_to(root)) for one in damaged}
+    assert found == {f"{name} differs" for name in names} | {f"{gone[1].relative_to(root)} is missing"}
+
+
+def test_a_run_that_the_branch_does_not_know_may_have_measured_the_world_model_anew(root: Path) -> None:
+    keep(root, records=-1)
+    book, history = open_book(root)
+    for model in (history.current["models/world_model"].digest, OLDER):
+        write_json(book.paths.generation(model), {"episodes": {"a": {}}})
+    _, found = ask(root)
+    assert found == {f"data/generations/{OLDER}.json differs"}
 
 
 def test_without_the_branch_a_cut_chain_looks_whole(root: Path) -> None:

@@ -69,7 +69,7 @@ def verify(book: Book, history: History, asked: Sequence[str] = ()) -> Answer:
 def _everything(book: Book, history: History) -> Answer:
     versions, differences, absent = _artefacts(book, history, sorted(history.current.values()))
     differences += [*_champions(book, history), *_acceptances(book, history), *_manifests(book, history)]
-    differences += [*_keys(book), *_kept(book)]
+    differences += [*_keys(book), *_kept(book, history)]
     differences += _signatures(book, history, [one.file for one in differences])
     same = f"All {count(len(versions), 'artefact')} are bit-identical to what was made."
     sentences = [f"Not here, {why}: {', '.join(paths)}." for why, paths in absent.items()]
@@ -323,10 +323,11 @@ def _manifests(book: Book, history: History) -> Iterator[Difference]:
                 yield Difference(name, "differs", found=digest, note="`world4rl manifests` makes it again")
 
 
-def _kept(book: Book) -> Iterator[Difference]:
-    """Records, decisions and signatures that the lineage branch has otherwise.
+def _kept(book: Book, history: History) -> Iterator[Difference]:
+    """Records, decisions, signatures and measurements of generations that the lineage branch has otherwise.
 
-    A chain that was cut at its end looks whole, and of a model that is gone nothing else says what its signature was.
+    A chain that was cut at its end looks whole, and of a model that is gone nothing else says what its signature or its
+    measurements were.
     """
     root, git = book.paths.root, Git(book.paths.root)
     commit = git.resolve(LINEAGE) if git.found() else None
@@ -336,11 +337,16 @@ def _kept(book: Book) -> Iterator[Difference]:
     if head is not None and git.is_ancestor(head, commit):  # an earlier state is checked out here
         commit = head
     prefix = git.prefix()
-    kept = (book.paths.records, book.paths.decisions, book.paths.signatures)
-    places = f"{relative(book, book.paths.signatures)}/places/"
-    for path, blob in sorted(git.files(commit, *(f"{prefix}{relative(book, folder)}" for folder in kept)).items()):
+    kept = (book.paths.records, book.paths.decisions, book.paths.signatures, book.paths.generations)
+    found = git.files(commit, *(f"{prefix}{relative(book, folder)}" for folder in kept))
+    changing = f"{relative(book, book.paths.signatures)}/places/"  # `_signatures` knows what they should say
+    model = history.current.get(relative(book, book.paths.world_model) or "")
+    measured = None  # what a run that the branch does not know yet may have written anew
+    if model is not None and f"{prefix}{relative(book, book.run_files[-1])}" not in found:
+        measured = relative(book, book.paths.generation(model.digest))
+    for path, blob in sorted(found.items()):
         name = path.removeprefix(prefix)
-        if name.startswith(places):  # these change; `_signatures` knows what they should say
+        if name.startswith(changing) or name == measured:
             continue
         file = root / name
         if not file.is_file() or blob_of(file.read_bytes(), like=blob) != blob:
