@@ -186,14 +186,25 @@ def unreachable(error: BaseException) -> MachineError:
 
 
 def lost_storage(error: BaseException | None) -> MachineError | None:
-    """The error in our words where a database that went away caused it; else None."""
+    """The error in our words where a storage that cannot be used caused it, a database that went away; else None."""
     from sqlalchemy.exc import InterfaceError, OperationalError
 
     while error is not None:
-        if isinstance(error, OperationalError | InterfaceError) and os.environ.get(POSTGRES):
-            return unreachable(error.orig or error)
+        if isinstance(error, OperationalError | InterfaceError):
+            reason = error.orig or error
+            return unreachable(reason) if os.environ.get(POSTGRES) else _unusable(reason)
         error = error.__cause__ or error.__context__
     return None
+
+
+def _unusable(error: BaseException) -> MachineError:
+    """The error that the SQLite files of Dagster's storage cannot be read or written: a full disk is one, too."""
+    return MachineError(
+        f"Dagster's storage cannot be used: {error}",
+        where=os.environ["DAGSTER_HOME"],
+        remedy="free some space there, or make the disk writable again, and run the same command again: what is done "
+        "stays done, and what landed waits in a ledger of its own",
+    )
 
 
 def open_instance() -> DagsterInstance:

@@ -6,9 +6,19 @@ import psutil
 import pytest
 import yaml
 from dagster import DagsterInstance
+from sqlalchemy import create_engine, text
+from sqlalchemy.exc import OperationalError
 
 from pipelines import instance
-from pipelines.instance import POSTGRES, choose_storage, is_alive, owner_tag, prepare_home, require_postgres
+from pipelines.instance import (
+    POSTGRES,
+    choose_storage,
+    is_alive,
+    lost_storage,
+    owner_tag,
+    prepare_home,
+    require_postgres,
+)
 from world4rl.errors import ConfigError, MachineError
 
 SECRET = "not-for-logs"
@@ -112,6 +122,21 @@ def test_a_server_that_does_not_answer_is_named_without_its_password():
     assert "does not answer" in caught.value.problem
     assert caught.value.where == "postgresql://127.0.0.1:9/runs"
     assert SECRET not in str(caught.value)
+
+
+def test_sqlite_files_on_a_full_disk_are_one_error_that_names_their_folder(settings, tmp_path):
+    engine = create_engine(f"sqlite:///{tmp_path / 'runs.db'}")
+    with engine.connect() as connection:
+        connection.execute(text("CREATE TABLE runs (body TEXT)"))
+        connection.execute(text("PRAGMA max_page_count = 3"))  # SQLite then says what it says on a full disk
+        with pytest.raises(OperationalError) as caught:
+            connection.execute(text("INSERT INTO runs VALUES (:body)"), {"body": "x" * 100_000})
+    engine.dispose()
+    lost = lost_storage(caught.value)
+    assert "database or disk is full" in lost.problem
+    assert "SQL:" not in str(lost)
+    assert lost.where == str(settings.parent)
+    assert lost_storage(ValueError("of something else")) is None
 
 
 def test_a_process_is_told_from_a_later_one_of_the_same_number():
