@@ -21,6 +21,8 @@ from world4rl.landing.marker import MARKER
 from world4rl.paths import Paths
 
 WHOLE = b'{"format": 1, "files": {}}'
+FILES = ("meta/info.json", "meta/stats.json", "meta/tasks.parquet", "meta/world4rl.json")
+PARTS = ("meta/episodes", "data", "videos/observation.images.front")  # a Parquet file or a video in each
 
 
 def main() -> None:
@@ -43,7 +45,9 @@ def make_up(root: Path, datasets: int) -> None:
     paths.params.write_text(dump_params(load_profile("demo")))
     for number in range(datasets):
         folder = root / "landing" / f"dataset-{number:06}"
-        folder.mkdir(parents=True)
+        for file in (*FILES, *(f"{part}/chunk-000/file-000" for part in PARTS)):
+            (folder / file).parent.mkdir(parents=True, exist_ok=True)
+            (folder / file).touch()
         (folder / MARKER).write_bytes(WHOLE)
     inbox, ledger = Inbox(str(root / "landing")), Ledger(paths.ledger)
     arrivals = [arrival for name in inbox.names() if (arrival := inbox.look(name)) is not None]
