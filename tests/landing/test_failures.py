@@ -18,7 +18,7 @@ from world4rl.errors import DataError, MachineError
 from world4rl.landing import take as taking
 from world4rl.landing.ledger import Ledger
 from world4rl.landing.quarantine import release
-from world4rl.landing.staging import cut_copy, discard, discard_abandoned, staged
+from world4rl.landing.staging import discard_abandoned, staged
 from world4rl.provenance.manifests import read_acceptances, read_manifest
 
 Record = Callable[..., Path]
@@ -161,7 +161,7 @@ def test_what_a_killed_run_left_is_removed_though_the_dataset_has_gone(due: Site
     shutil.rmtree(due.folder / "mine")
     with staged("mine", due.paths):  # its process is alive
         (place / "meta").mkdir(parents=True)
-        discard("mine", due.paths)
+        discard_abandoned(due.paths)
         assert place.exists()
     (place / "meta").mkdir(parents=True)
     due.dead.add("killed")
@@ -169,18 +169,14 @@ def test_what_a_killed_run_left_is_removed_though_the_dataset_has_gone(due: Site
     assert not place.exists()
 
 
-def test_all_that_killed_runs_left_goes_and_what_a_living_one_has_stays(due: Site) -> None:
-    copies = []
-    for name in ("killed", "alive"):
-        with staged(name, due.paths) as folder:
-            copies.append((folder, cut_copy(folder)))
-    for place in (place for pair in copies for place in pair):
+def test_what_a_run_left_that_was_killed_after_it_had_settled_is_removed(due: Site) -> None:
+    due.took("mine")
+    with staged("mine", due.paths) as folder:
+        left = [folder, folder.with_name(f".{folder.name}.cut")]
+    for place in left:
         (place / "meta").mkdir(parents=True)
-    with staged("alive", due.paths) as alive:
-        alive.mkdir()
-        discard_abandoned(due.paths)
-        assert alive.exists()
-    assert [path for path in due.paths.taking.iterdir() if path.is_dir()] == []
+    due.look()
+    assert not any(place.exists() for place in left)
 
 
 def test_an_accepted_copy_that_was_harmed_is_put_right_when_the_dataset_lands_again(due: Site) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,43 +24,27 @@ def staged(name: str, paths: Paths) -> Iterator[Path]:
     """
     folder = _folder(name, paths)
     with locked(folder.with_suffix(".lock")):
-        _remove(folder)
+        shutil.rmtree(folder, ignore_errors=True)
         try:
             yield folder
         finally:
-            _remove(folder)
-
-
-def cut_copy(staging: Path) -> Path:
-    """Where a staged copy is cut down to what may be accepted of it; it goes with that copy."""
-    return staging.with_name(f".{staging.name}.cut")  # no dataset has such a name
-
-
-def discard(name: str, paths: Paths) -> None:
-    """Removes the copy that a run left when it was killed, unless somebody is there."""
-    _discard(_folder(name, paths))
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def discard_abandoned(paths: Paths) -> None:
-    """Removes every copy that a killed run left; those where somebody is stay."""
-    for lock in sorted(paths.taking.glob("*.lock")):
-        _discard(lock.with_suffix(""))
-
-
-def _discard(folder: Path) -> None:
-    if not (folder.exists() or cut_copy(folder).exists()):
+    """Removes the copies that runs left when they were killed, whatever became of the datasets."""
+    if not paths.taking.is_dir():
         return
-    with folder.with_suffix(".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return
-        _remove(folder)
-
-
-def _remove(folder: Path) -> None:
-    for copy in (folder, cut_copy(folder)):
-        shutil.rmtree(copy, ignore_errors=True)
+    with os.scandir(paths.taking) as found:
+        left = [Path(each.path) for each in found if each.is_dir()]
+    for folder in left:
+        owner = folder.name.lstrip(".").partition(".")[0]  # what was cut of a copy is called after it
+        with (paths.taking / f"{owner}.lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue  # somebody is there
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _folder(name: str, paths: Paths) -> Path:

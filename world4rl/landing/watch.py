@@ -10,7 +10,7 @@ from world4rl.errors import MachineError
 from world4rl.files import locked
 from world4rl.landing.inbox import Arrival, Inbox
 from world4rl.landing.ledger import SETTLED, Entry, Ledger
-from world4rl.landing.staging import discard
+from world4rl.landing.staging import discard_abandoned
 from world4rl.paths import Paths
 from world4rl.provenance.manifests import write_manifests
 
@@ -68,7 +68,7 @@ def look(
     dead = [e for e in entries.values() if e.state == "taking" and e.run is not None and is_dead(e.run)]
     for entry in dead:
         ledger.give_back(entry.name, now, f"run {entry.run} ended without a result")
-        discard(entry.name, paths)
+    discard_abandoned(paths)
     manifests: Sequence[str] = ()
     if dead:  # whether or not what it took still lies there, what it accepted is accepted
         with locked(paths.landing_lock):
