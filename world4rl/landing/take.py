@@ -25,7 +25,7 @@ from world4rl.landing.inbox import Inbox
 from world4rl.landing.ledger import Entry, Ledger
 from world4rl.landing.marker import AGAIN, MARKER, Marker, disagreements, mark, parse_marker
 from world4rl.landing.pictures import keep_pictures
-from world4rl.landing.staging import cut_copy, staged
+from world4rl.landing.staging import staged
 from world4rl.paths import Paths
 from world4rl.provenance.manifests import Acceptance, read_acceptances, write_acceptance, write_manifests
 from world4rl.provenance.tombstones import Tombstones, read_tombstones
@@ -83,6 +83,8 @@ def take(
                 remedy = "free some space: the dataset waits in the landing folder, and is taken again by itself"
                 raise MachineError("the disk is full", where=staging, remedy=remedy) from error
             raise
+        finally:
+            shutil.rmtree(_cut_copy(staging), ignore_errors=True)
         ledger.settle(
             entry,
             taken.state,
@@ -164,11 +166,15 @@ def _without_withdrawn(taken: Taken, acceptance: Acceptance, staging: Path, para
     """Cuts a staged copy down to what was accepted of it; returns where that is."""
     if not taken.detail.get(WITHDRAWN):
         return taken, staging
-    folder = cut_copy(staging)
+    folder = _cut_copy(staging)
     options = door_options(params, acceptance.statement)
     acceptance = cut_accepted(acceptance, staging, folder, acceptance.episodes, options)
     detail = {**taken.detail, "dataset": acceptance.id}
     return replace(taken, acceptance=acceptance, detail=detail), folder
+
+
+def _cut_copy(staging: Path) -> Path:
+    return staging.with_name(f".{staging.name}.cut")  # no dataset has such a name
 
 
 def _accept(taken: Taken, staging: Path, params: Params, paths: Paths) -> Taken:
