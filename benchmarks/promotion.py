@@ -49,6 +49,7 @@ def challenge(champion: float, challenger: float, rule: Promotion, generator: np
         alpha=rule.alpha,
         beta=rule.beta,
         minimum_effect=rule.minimum_effect / 100,
+        trials=rule.trials,
     )
 
 

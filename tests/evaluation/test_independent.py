@@ -51,6 +51,8 @@ def test_a_certain_gain_below_the_minimum_does_not_count() -> None:
     found = compare_independent((500, 1000), (545, 1000), alpha=0.05, minimum_effect=0.05)
     assert found.p_value <= 0.05
     assert not found.better
+    just_enough = compare_independent((110, 200), (120, 200), alpha=0.2, minimum_effect=0.05)
+    assert just_enough.better, "0.6 - 0.55 is a little less than 0.05 in binary"
 
 
 @given(

@@ -122,6 +122,23 @@ def test_both_get_seeds_that_nothing_else_has_and_every_pair_its_own(site: Site)
     assert not set(site.tried) <= set(first)
 
 
+def test_a_certain_gain_that_is_too_small_is_called_that(site: Site) -> None:
+    site.refine("better", 0.75)
+    site.rule(minimum_effect=60.0, beta=1e-30, trials=100)
+    outcome = site.challenge()
+    assert outcome.verdict == "kept"
+    assert outcome.why.startswith("it is better, but by less than 60 points: +")
+    assert outcome.evidence["interval_points"][0] > 0
+
+
+def test_the_interval_has_the_errors_of_the_verdict(site: Site) -> None:
+    site.refine("no better", 0.5)
+    outcome = site.challenge()
+    assert "it does not gain 5 points" in outcome.why
+    assert outcome.evidence["interval_points"][1] <= 5
+    assert outcome.evidence["confidence"] == pytest.approx(1 - 0.05 - 0.1)
+
+
 @given(count=st.integers(0, 300), more=st.integers(0, 300), run=st.integers(0, 5))
 def test_more_trials_begin_with_the_fewer(count: int, more: int, run: int) -> None:
     long = pair_seeds(run, TASK, "a" * 64, "b" * 64, count + more)

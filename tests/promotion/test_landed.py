@@ -87,6 +87,14 @@ def test_more_trials_later_do_not_ask_again(lab: Site) -> None:
     assert lab.challenge().evidence["earlier_decisions"] == 1
 
 
+def test_a_certain_gain_that_is_too_small_is_called_that(lab: Site) -> None:
+    challenger, clone = lab.refine("good", 0.9), digest_folder(lab.paths.bc(TASK))
+    land(lab, challenger, [True] * 16 + [False] * 4)
+    land(lab, clone, [True] * 9 + [False] * 11)
+    lab.rule(minimum_effect=40.0)
+    assert lab.challenge().why.startswith("it is better, but by less than 40 points: +35.0 points")
+
+
 def test_a_missing_manifest_is_one_clear_error(lab: Site) -> None:
     lab.refine("good", 0.9)
     lab.paths.manifest(TASK).unlink()

@@ -13,6 +13,7 @@ from scipy import stats
 
 from world4rl.evaluation.statistics import Bounds, wilson_interval
 
+ROUNDING = 1e-9  # of a difference of two rates
 Counts = tuple[int, int]  # successes, trials
 
 
@@ -51,7 +52,7 @@ def compare_independent(
     table = [[challenger[0], champion[0]], [challenger[1] - challenger[0], champion[1] - champion[0]]]
     p_value = min(float(stats.boschloo_exact(table, alternative="greater").pvalue), 1.0)
     return IndependentComparison(
-        better=p_value <= alpha and effect >= minimum_effect,
+        better=p_value <= alpha and effect >= minimum_effect - ROUNDING,
         effect=effect,
         interval=difference_interval(champion, challenger, 1 - 2 * alpha),
         p_value=p_value,

@@ -77,7 +77,12 @@ def judge_on_robot(rule: Promotion, paths: Paths, task: str, digests: Mapping[st
         minimum_effect=rule.minimum_effect / 100,
     )
     gain = f"{100 * compared.effect:+.1f} points over {challenger.trials} and {opponent.trials} trials on the robot"
-    why = f"it is better: {gain}" if compared.better else f"not shown to be better: {gain}"
+    if compared.better:
+        why = f"it is better: {gain}"
+    elif compared.p_value <= rule.alpha:
+        why = f"it is better, but by less than {rule.minimum_effect:g} points: {gain}"
+    else:
+        why = f"not shown to be better: {gain}"
     evidence = {
         **{
             name: {"successes": each.successes, "trials": each.trials, "datasets": list(each.datasets)}

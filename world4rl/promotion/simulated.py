@@ -134,6 +134,7 @@ def _look(tried: Tried, rule: Promotion) -> Comparison:
         alpha=rule.alpha,
         beta=rule.beta,
         minimum_effect=rule.minimum_effect / 100,
+        trials=rule.trials,
     )
 
 
@@ -143,6 +144,8 @@ def _why(found: Comparison, rule: Promotion) -> str:
         return f"it is better: {gain}"
     if found.verdict == "not better":
         return f"it does not gain {rule.minimum_effect:g} points: {gain}"
+    if found.p_value <= rule.alpha:
+        return f"it is better, but by less than {rule.minimum_effect:g} points: {gain}"
     return f"not shown to be better within the {rule.trials} seeds that the rule allows: {gain}"
 
 
@@ -158,7 +161,7 @@ def _evidence(found: Comparison, tried: Tried, rule: Promotion) -> dict[str, Any
         "verdict": found.verdict,
         "effect_points": 100 * found.effect,
         "interval_points": [100 * bound for bound in found.interval],
-        "confidence": 1 - 2 * rule.alpha,
+        "confidence": 1 - rule.alpha - rule.beta,
         "won": found.won,
         "lost": found.lost,
         "e_value": found.e_value,
