@@ -170,6 +170,32 @@ def test_the_policy_is_handed_over_whole_and_into_no_other_folder(site: Site, tm
     assert (taken / "thesis.txt").exists()
 
 
+def test_where_nothing_can_be_written_nothing_is_handed_over_and_nothing_recorded(site: Site) -> None:
+    site.promote("good", 0.7)
+    with pytest.raises(ConfigError, match="cannot be copied there") as caught:
+        send(site, out=Path("/proc/robot"))
+    assert caught.value.where == "/proc/robot"
+    assert fleet(site.paths) == []
+
+
+@pytest.mark.parametrize("nothing", ["", "  ", "two\nlines", "\x1b[31mred"])
+def test_what_is_kept_for_good_says_something_on_one_line(site: Site, nothing: str, tmp_path: Path) -> None:
+    site.promote("good", 0.7)
+    site.promote("better", 1.0)
+    send(site)
+    before = len(site.decisions)
+    with pytest.raises(ConfigError, match="cannot be kept for good") as caught:
+        send(site, nothing, out=tmp_path / "robot")
+    assert caught.value.where == "--robot"
+    assert not (tmp_path / "robot").exists()
+    for words in ({"by": nothing, "because": "so"}, {"by": "ada", "because": nothing}):
+        with pytest.raises(ConfigError, match="cannot be kept for good"):
+            rollback(site.paths, site.private, TASK, to=None, **words)
+        with pytest.raises(ConfigError, match="cannot be kept for good"):
+            undeploy(site.paths, site.private, robot="arm-1", task=TASK, **words)
+    assert len(site.decisions) == before
+
+
 def test_the_line_of_figures() -> None:
     evidence = {
         "effect_points": 26.25,

@@ -49,7 +49,12 @@ def test_from_the_first_challenge_to_the_fleet(site: Site) -> None:
     assert (out / "model.txt").read_text() == "better"
     assert "nothing was recorded" in said(site, "deploy", "--task", TASK, "--robot", "arm-1", *ADA)
     assert "rolled back to by ada" in said(site, "rollback", "--task", TASK, *ADA)
-    assert "(earlier champion)" in said(site, "fleet")
+    said(site, "deploy", "--task", TASK, "--robot", "the-arm-by-the-window", *ADA)
+    titles, *rows = said(site, "fleet").splitlines()
+    assert [row.split()[0] for row in rows] == ["arm-1", "the-arm-by-the-window"]
+    column = titles.index("standing")
+    assert [row[column:].split("  ")[0] for row in rows] == ["earlier champion", "champion"]
+    said(site, "undeploy", "--task", TASK, "--robot", "the-arm-by-the-window", *ADA)
     site.withdraw(second)
     assert "WITHDRAWN at 2026-06-01" in said(site, "fleet")
 

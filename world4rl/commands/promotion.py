@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -147,9 +147,9 @@ def fleet(as_json: JsonOption = False, root: RootOption = ROOT) -> None:
     if as_json:
         _print_json(asdict(one) for one in running)
         return
-    for one in running:
-        _print_running(one)
-    if not running:
+    if running:
+        _print_fleet(running)
+    else:
         typer.echo("no robot runs a policy: `world4rl deploy --task TASK --robot NAME …` notes that one does")
 
 
@@ -184,11 +184,28 @@ def _print_reign(reign: Reign, now: bool, withdrawn: str | None) -> None:
         typer.echo(f"  made from episodes that were withdrawn at {withdrawn}")
 
 
+def _print_fleet(running: Sequence[Running]) -> None:
+    """A line each in columns, so that what stands out does, among many."""
+    from world4rl.promotion.history import DIGITS
+
+    titles = ("robot", "task", "policy", "since", "standing", "by", "why")
+    rows = [titles] + [
+        (one.robot, one.task, one.policy[:DIGITS], one.since, _standing(one), one.by, one.because) for one in running
+    ]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        typer.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
 def _print_running(running: Running) -> None:
     from world4rl.promotion.history import DIGITS
 
-    standing = running.standing if running.withdrawn is None else f"WITHDRAWN at {running.withdrawn}"
     typer.echo(
-        f"{running.robot}: {running.task} {running.policy[:DIGITS]} since {running.since} by {running.by} ({standing})"
+        f"{running.robot}: {running.task} {running.policy[:DIGITS]} since {running.since} by {running.by} "
+        f"({_standing(running)})"
     )
     typer.echo(f"  why: {running.because}")
+
+
+def _standing(running: Running) -> str:
+    return running.standing if running.withdrawn is None else f"WITHDRAWN at {running.withdrawn}"

@@ -10,7 +10,17 @@ from pathlib import Path
 from world4rl.errors import ConfigError, DataError
 from world4rl.files import replacing
 from world4rl.paths import Paths
-from world4rl.promotion.history import DIGITS, Clock, History, Reign, deciding, resolve, stamp, utc_now
+from world4rl.promotion.history import (
+    DIGITS,
+    Clock,
+    History,
+    Reign,
+    deciding,
+    require_words,
+    resolve,
+    stamp,
+    utc_now,
+)
 from world4rl.provenance.decisions import Decisions, Rollback
 from world4rl.provenance.digests import digest_file, digest_folder
 from world4rl.provenance.records import Subject, subject
@@ -128,9 +138,10 @@ def rollback(
         clock: Tells the time.
 
     Raises:
-        ConfigError: there is no such champion, or it is champion already.
+        ConfigError: there is no such champion, or it is champion already; or the words say nothing.
         DataError: it was made from withdrawn episodes, or its bytes are missing or differ.
     """
+    require_words(by=by, because=because)
     with deciding(paths) as history:
         reigns = history.reigns(task)
         if not reigns:

@@ -10,7 +10,16 @@ from world4rl.errors import ConfigError, DataError
 from world4rl.files import replacing
 from world4rl.paths import Paths
 from world4rl.promotion.champions import champion_folder, refuse_withdrawn, subjects_of
-from world4rl.promotion.history import Clock, History, deciding, read_history, resolve, stamp, utc_now
+from world4rl.promotion.history import (
+    Clock,
+    History,
+    deciding,
+    read_history,
+    require_words,
+    resolve,
+    stamp,
+    utc_now,
+)
 from world4rl.provenance.decisions import Decisions, Deployment
 from world4rl.provenance.digests import digest_folder
 
@@ -98,9 +107,11 @@ def deploy(
         What runs there now, and whether that is new.
 
     Raises:
-        ConfigError: there is no such policy, it was never promoted, or `out` is taken.
+        ConfigError: there is no such policy, it was never promoted, `out` is taken or cannot be written, or the words
+            say nothing.
         DataError: it was made from withdrawn episodes, or its bytes are missing or differ.
     """
+    require_words(robot=robot, by=by, because=because)
     with deciding(paths) as history:
         digest, folder = _choose(paths, history, task, policy, unpromoted)
         refuse_withdrawn(history, digest)
@@ -120,8 +131,9 @@ def undeploy(
     """Notes that a robot no longer runs any policy for a task.
 
     Raises:
-        ConfigError: it does not run any.
+        ConfigError: it does not run any, or the words say nothing.
     """
+    require_words(by=by, because=because)
     with deciding(paths) as history:
         if (robot, task) not in history.deployments():
             raise ConfigError(f"{robot} runs no policy for {task}", where=robot, remedy="`world4rl fleet` shows all")
@@ -163,7 +175,12 @@ def _hand_over(folder: Path, digest: str, out: Path) -> None:
         if out.is_dir() and digest_folder(out) == digest:
             return
         raise ConfigError("something else lies there", where=out, remedy="name another --out, or remove it")
-    with replacing(out) as fresh:
-        shutil.copytree(folder, fresh)
-        if digest_folder(fresh) != digest:
-            raise DataError("the copy differs from the policy", where=out, remedy="run the same command again")
+    try:
+        with replacing(out) as fresh:
+            shutil.copytree(folder, fresh)
+            if digest_folder(fresh) != digest:
+                raise DataError("the copy differs from the policy", where=out, remedy="run the same command again")
+    except OSError as error:
+        raise ConfigError(
+            f"the policy cannot be copied there: {error.strerror or error}", where=out, remedy="name another --out"
+        ) from error

@@ -39,6 +39,19 @@ def stamp(moment: datetime) -> str:
     return moment.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
+def require_words(**said: str) -> None:
+    """Makes sure that what is kept for good, by the option that gave it, is something on one line.
+
+    Raises:
+        ConfigError: it is empty, or has signs that cannot be printed.
+    """
+    for option, text in said.items():
+        if not text.strip() or not text.isprintable():
+            raise ConfigError(
+                f"{text!r} cannot be kept for good", where=f"--{option}", remedy="give it in words, on one line"
+            )
+
+
 @contextmanager
 def deciding(paths: Paths) -> Iterator[History]:
     """The decisions so far, while nobody else of this module's users adds one: look, decide, add."""
