@@ -210,7 +210,7 @@ def _records(paths: Paths, stage: str) -> Iterator[tuple[Path, Run]]:
             raise DataError(
                 "the record is damaged",
                 where=path,
-                remedy=f"restore it from the lineage branch: git checkout refs/world4rl/lineage -- {paths.records}",
+                remedy=f"restore it: git restore --source refs/world4rl/lineage -- {paths.records}",
             ) from None
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from world4rl import progress
 from world4rl.errors import ConfigError, DataError, MachineError
 from world4rl.paths import Paths
 from world4rl.provenance import keys
@@ -62,5 +63,30 @@ def test_a_key_that_cannot_be_used_or_made_is_one_clear_error(tmp_path: Path, pr
         keys.ensure_key(Paths(tmp_path / "repository"))
     shutil.rmtree(private.parent)
     private.parent.write_text("a file where the folder should be")
-    with pytest.raises(MachineError, match="WORLD4RL_SIGNING_KEY"):
-        keys.ensure_key(Paths(tmp_path / "repository"))
+    for command in (keys.ensure_key, lambda paths: keys.introduce(paths, "ada")):
+        with pytest.raises(MachineError, match="WORLD4RL_SIGNING_KEY") as caught:
+            command(Paths(tmp_path / "repository"))
+        assert str(caught.value.where).startswith(str(private.parent))
+
+
+def test_a_key_where_nothing_can_be_written_signs_all_the_same(
+    tmp_path: Path, private: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = Paths(tmp_path / "repository")
+    keys.ensure_key(paths)
+    private.with_suffix(".lock").unlink()
+    private.with_suffix(".lock").mkdir()  # nobody can write there, the superuser of a container neither
+    assert keys.ensure_key(paths) == private
+    shutil.rmtree(paths.trusted_keys)
+    with pytest.raises(MachineError, match="no key to sign with"):
+        keys.ensure_key(paths)
+
+
+def test_who_is_trusted_anew_is_told(tmp_path: Path, private: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    paths = Paths(tmp_path / "repository")
+    keys.ensure_key(paths)
+    (public,) = paths.trusted_keys.glob("*.pem")
+    public.unlink()
+    with progress.session("rollback"):
+        keys.ensure_key(paths)
+    assert f"trusts {private} from now on; commit {public}" in capsys.readouterr().err

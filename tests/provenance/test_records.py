@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -81,6 +82,24 @@ def test_removing_swapping_or_inserting_is_noticed(chain: Chain) -> None:
     with pytest.raises(DataError, match="the record before it is not the one that it names") as caught:
         chain.read()
     assert third.name in str(caught.value), "the first one that does not fit"
+
+
+def test_two_chains_that_were_put_together_are_told_from_a_broken_one(chain: Chain, tmp_path: Path) -> None:
+    shutil.copytree(chain.folder, tmp_path / "clone" / "records")
+    elsewhere = Chain(tmp_path / "clone" / "records", (Run,))
+    for place, stages in ((chain, "ef"), (elsewhere, "gh")):
+        for stage in stages:
+            place.append([], run(stage))
+    for path in elsewhere.files():
+        shutil.copy(path, chain.folder)
+    fork = chain.files()[4:6]
+    assert {path.name[:8] for path in fork} == {"00000005"}
+    with pytest.raises(DataError, match=f"two records follow the same one, this and {fork[0].name}") as caught:
+        chain.read()
+    assert caught.value.where == str(fork[1])
+    for path in set(elsewhere.files()[4:]):  # as the error says
+        (chain.folder / path.name).unlink()
+    assert [record.predicate.stage for record in chain.read()] == list("abcdef")
 
 
 def test_what_comes_before_a_fault_still_holds(chain: Chain) -> None:

@@ -109,7 +109,7 @@ def _read(digest: str, paths: Paths) -> EpisodeSet:
         fits = digest_file(path) in vouched
     else:
         fits = digest_file(path) == digest
-    remedy = "restore it from the lineage branch: git checkout refs/world4rl/lineage -- data/episodes"
+    remedy = "restore it from the lineage branch: git restore --source refs/world4rl/lineage -- data/episodes"
     if not fits:
         raise DataError("the list of episodes is not what its name says", where=path, remedy=remedy)
     try:

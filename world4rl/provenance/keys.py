@@ -10,6 +10,8 @@ import getpass
 import os
 import re
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -42,21 +44,31 @@ def ensure_key(paths: Paths) -> Path:
         MachineError: there is none and none can be written.
     """
     private = private_key_path()
-    try:
+    with _at_hand(private):
+        if private.exists() and _trusts(paths.trusted_keys, public_text(private)):
+            return private  # it may lie where nothing can be written
         with locked(private.with_suffix(".lock")):
-            public = paths.trusted_keys / f"{signer()}.pem"
+            public = _unused(paths.trusted_keys / f"{signer()}.pem")
             if not private.exists():
-                make_keys(private, _unused(public))
+                make_keys(private, public)
                 progress.log(f"made a key to sign with: {private}; commit {public.parent}, that others may trust it")
             elif not _trusts(paths.trusted_keys, public_text(private)):
-                write_text(_unused(public), public_text(private))
+                write_text(public, public_text(private))
+                progress.log(f"this repository trusts {private} from now on; commit {public}, that others may, too")
+    return private
+
+
+@contextmanager
+def _at_hand(private: Path) -> Iterator[None]:
+    """Says of what stands in a key's way where it stands."""
+    try:
+        yield
     except OSError as error:
         raise MachineError(
             f"no key to sign with, and none can be made: {error.strerror}",
-            where=private,
-            remedy="name a file that can be written in WORLD4RL_SIGNING_KEY",
+            where=error.filename or private,
+            remedy="let it be read and written, or name another private key's file in WORLD4RL_SIGNING_KEY",
         ) from error
-    return private
 
 
 def introduce(paths: Paths, name: str) -> tuple[Path, Path]:
@@ -71,20 +83,22 @@ def introduce(paths: Paths, name: str) -> tuple[Path, Path]:
 
     Raises:
         ConfigError: the name cannot be used, or is taken by another key.
+        MachineError: the key cannot be read or made.
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.@-]*", name):
         raise ConfigError(f"{name!r} is no name for a key", where="--name", remedy="use letters, digits and . _ @ -")
     private, public = private_key_path(), paths.trusted_keys / f"{name}.pem"
-    if not private.exists():
-        make_keys(private, public)
-        return private, public
-    text = public_text(private)
-    for path in sorted(paths.trusted_keys.glob("*.pem")):
-        if path.read_text(encoding="utf-8", errors="replace") == text:
-            return private, path
-    if public.exists():
-        raise ConfigError("another key has this name", where=public, remedy="choose another --name")
-    write_text(public, text)
+    with _at_hand(private):
+        if not private.exists():
+            make_keys(private, public)
+            return private, public
+        text = public_text(private)
+        for path in sorted(paths.trusted_keys.glob("*.pem")):
+            if path.read_text(encoding="utf-8", errors="replace") == text:
+                return private, path
+        if public.exists():
+            raise ConfigError("another key has this name", where=public, remedy="choose another --name")
+        write_text(public, text)
     return private, public
 
 
@@ -190,7 +204,11 @@ def _private(path: Path) -> ec.EllipticCurvePrivateKey:
     except (ValueError, TypeError):
         key = None
     if not isinstance(key, ec.EllipticCurvePrivateKey):
-        raise ConfigError("this is no private ECDSA key without a password", where=path, remedy="`world4rl keys`")
+        raise ConfigError(
+            "this is no private ECDSA key without a password",
+            where=path,
+            remedy="restore it, or move it away: `world4rl keys` makes another, and the old signatures stay valid",
+        )
     return key
 
 

@@ -25,7 +25,7 @@ from world4rl.provenance.statement import Statement
 
 REMAKE = "`world4rl manifests` makes manifests again from data/accepted; records come back from the lineage branch"
 ID_DIGITS = 16  # of a dataset's digest that make up its id
-RESTORE = "restore it from the lineage branch: git checkout refs/world4rl/lineage -- data/accepted"
+RESTORE = "restore it from the lineage branch: git restore --source refs/world4rl/lineage -- data/accepted"
 ROLE_MANIFEST = "manifest.json"  # in the folder of a task's datasets in a role
 
 

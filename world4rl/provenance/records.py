@@ -157,11 +157,11 @@ class Chain[P: Predicate]:
         records: list[Record[P]] = []
         faults: list[DataError] = []
         before = GENESIS
-        for number, path in enumerate(self.files(), start=1):
+        for path in self.files():
             try:
                 content = self._content(path)
                 if not faults:
-                    records.append(self._check(path, content, number, before))
+                    records.append(self._check(path, content, records, before))
                     before = digest_bytes(content.encode())
                 elif not _named_by(path, content):
                     raise self._broken(path, "its content is not what its name says")
@@ -169,13 +169,14 @@ class Chain[P: Predicate]:
                 faults.append(fault)
         return records, faults
 
-    def _check(self, path: Path, content: str, number: int, before: str) -> Record[P]:
+    def _check(self, path: Path, content: str, records: Sequence[Record[P]], before: str) -> Record[P]:
         record = self._parse(path, content)
-        match = NAME.fullmatch(path.name)
-        if match is None or int(match[1]) != number:
-            raise self._broken(path, f"it stands where record {number} should")
         if record.text() != content or not _named_by(path, content):
             raise self._broken(path, "its content is not what its name says")
+        if records and record.predicate.previous == records[-1].predicate.previous:
+            raise self._forked(path, self.files()[len(records) - 1])
+        if int(path.name[:8]) != len(records) + 1:
+            raise self._broken(path, f"it stands where record {len(records) + 1} should")
         if record.predicate.previous != before:
             raise self._broken(path, "the record before it is not the one that it names")
         return record
@@ -229,11 +230,19 @@ class Chain[P: Predicate]:
         except (ValueError, KeyError, TypeError):
             raise self._broken(path, "it is no statement of a known kind") from None
 
+    def _forked(self, path: Path, other: Path) -> DataError:
+        return DataError(
+            f"two records follow the same one, this and {other.name}: each was added where the other was not known",
+            where=path,
+            remedy="keep the records of one place; move those that only the other had away, and repeat what they say",
+        )
+
     def _broken(self, path: Path, why: str) -> DataError:
         return DataError(
             f"the chain of records is broken here: {why}",
             where=path,
-            remedy=f"restore the records from the lineage branch: git checkout refs/world4rl/lineage -- {self.folder}",
+            remedy=f"restore the records: git restore --source refs/world4rl/lineage -- {self.folder}; "
+            "move away a file that is not in there",
         )
 
 

@@ -153,7 +153,7 @@ def _key(signature: Path, paths: Paths) -> Path:
         if any(base64.b64encode(base64.b64decode(text)).decode() != text for text in encoded):
             raise ValueError("there are bits in it that say nothing")  # no program writes them: somebody changed it
     except (ValueError, KeyError, TypeError):
-        remedy = "restore it: git checkout refs/world4rl/lineage -- data/signatures"
+        remedy = "restore it: git restore --source refs/world4rl/lineage -- data/signatures"
         raise DataError("this is no signature", where=signature, remedy=remedy) from None
     for public in sorted(paths.trusted_keys.glob("*.pem")):
         if hashlib.sha256(public.read_bytes()).hexdigest() == hint:
