@@ -140,6 +140,11 @@ class Change:
         """Whether something that the stage makes is not there."""
         return self.never or bool(self.missing)
 
+    def only_below(self, folder: str) -> bool:
+        """Whether nothing changed but sources, and files below a folder."""
+        other = self.never or self.command or self.code or self.parameters or self.missing or self.busy
+        return not other and all(Path(path).is_relative_to(folder) for path in self.data + self.outputs)
+
 
 @dataclass(frozen=True)
 class Recorded:

@@ -51,12 +51,14 @@ class Planned:
         action: See the module.
         reasons: Why, a clause each; empty for what is unchanged.
         needs: Names of the stages that have to be settled before it runs: what it is made from, and what guards it.
+        change: What of it itself is not up to date; None for nothing.
     """
 
     stage: Stage
     action: Action
     reasons: tuple[str, ...]
     needs: frozenset[str]
+    change: Change | None = None
 
     @property
     def going(self) -> bool:
@@ -248,7 +250,7 @@ class _Planner:
             action = "restores"
         if not (action == "restores" and change is not None and change.restored == "as it was"):
             self.moving |= dict.fromkeys(self._changing(stage, change, bool(coming)), stage.name)
-        return Planned(stage, action, tuple(reasons), needs)
+        return Planned(stage, action, tuple(reasons), needs, change)
 
     def _asked_for(self, stage: Stage) -> bool:
         if stage.name in self.held:

@@ -8,7 +8,7 @@ when nothing is stale, nothing is asked for.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from dataclasses import field as dataclass_field
 from pathlib import Path
@@ -27,12 +27,12 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from assets import showing
 from assets.dvc_project import DvcProject, Recorded
-from assets.plan import Plan, Planned, gathered, make_plan
+from assets.plan import LANDED, Plan, Planned, gathered, make_plan
 from pipelines.attempts import KEY_TAG, Standing, standing
 from pipelines.jobs import EVALUATING, PRIORITY_TAG, SHOWING, Other, Passage
-from world4rl.config import Params, Retraining, load_params
+from world4rl.config import Retraining, load_params
 from world4rl.evaluation.gates import GATES
-from world4rl.landing.gathered import due
+from world4rl.landing.gathered import Gathered, due
 from world4rl.paths import Paths
 from world4rl.provenance.digests import digest_bytes, digest_file, digest_json
 
@@ -169,19 +169,19 @@ class Retrainer:
             return Tick((), why, memory or Memory())
         project = self._project()
         memory = memory or self._remembered(instance)
-        memory, notes = self._listen(instance, memory, now)
+        memory = self._listen(instance, memory, now)
+        waiting = {task: gathered(project, task, self.paths) for task in params.tasks}
+        notes = [OFF]
         if params.retraining.enabled:
-            memory, more = self._gather(project, params, memory, now)
-            notes = [*notes, *more]
-        else:
-            notes = [*notes, OFF]
+            memory, notes = self._gather(waiting, params.retraining, memory, now)
         if memory.round is None or not (params.retraining.enabled or memory.round.by_hand):
             return Tick((), "; ".join(notes), memory.model_copy(update={"quiet": None}))
-        state = self._state(instance, project, memory.round)
+        early = _early(waiting, params.retraining, memory.round, now)
+        state = self._state(instance, project, memory.round, early)
         quiet = memory.quiet
         if quiet is not None and quiet.state == state and (quiet.until is None or now < quiet.until):
             return Tick((), quiet.why, memory)
-        return self._walk(instance, project, memory, state, notes, now)
+        return self._walk(instance, project, memory, early, state, notes, now)
 
     def stale(self, instance: DagsterInstance) -> tuple[Plan, list[str]]:
         """The plan for everything, and assets that are no stages and do not have what they are made from now."""
@@ -215,23 +215,23 @@ class Retrainer:
                     return Memory(round=Round.model_validate_json(run.tags[ROUND_TAG]))
         return Memory()
 
-    def _listen(self, instance: DagsterInstance, memory: Memory, now: float) -> tuple[Memory, list[str]]:
+    def _listen(self, instance: DagsterInstance, memory: Memory, now: float) -> Memory:
         """Opens the round that the newest run of the job `retrain` asks for."""
         done = RunsFilter(job_name=RETRAIN, statuses=[DagsterRunStatus.SUCCESS])
         newest = next(iter(instance.get_runs(done, limit=1)), None)
         if newest is None or newest.run_id == memory.asked:
-            return memory, []
+            return memory
         by_hand = WHY_TAG not in newest.tags  # the schedule says why
         why = newest.tags.get(WHY_TAG, f"asked for by run {newest.run_id[:8]}")
         opened = Round(tasks=None, why=why, since=now, by_hand=by_hand)
-        return Memory(round=opened, asked=newest.run_id), []
+        return Memory(round=opened, asked=newest.run_id)
 
-    def _gather(self, project: DvcProject, params: Params, memory: Memory, now: float) -> tuple[Memory, list[str]]:
+    def _gather(
+        self, waiting: Mapping[str, Gathered | None], rules: Retraining, memory: Memory, now: float
+    ) -> tuple[Memory, list[str]]:
         """Opens or widens the round for tasks of which enough has gathered; says what of the others has."""
-        rules: Retraining = params.retraining
         reasons, notes = dict[str, str](), list[str]()
-        for task in params.tasks:
-            found = gathered(project, task, self.paths)
+        for task, found in waiting.items():
             verdict = None if found is None else due(found, rules, now)
             if verdict is None:
                 notes.append(f"{task}: nothing new")
@@ -248,7 +248,7 @@ class Retrainer:
             opened = Round(tasks=(*opened.tasks, *new), why=why, since=opened.since)
         return memory.model_copy(update={"round": opened}), notes
 
-    def _state(self, instance: DagsterInstance, project: DvcProject, opened: Round) -> str:
+    def _state(self, instance: DagsterInstance, project: DvcProject, opened: Round, early: Iterable[str]) -> str:
         """Changes whenever a look could find something else than before, outputs that people move about apart."""
         code = {path for stage in project.stages.values() for path in stage.code + stage.sources}
         files = [self.root / name for name in ("dvc.lock", "dvc.yaml", "params.yaml", *sorted(code))]
@@ -260,18 +260,19 @@ class Retrainer:
             for passage in self.passages
         }
         times = [[str(path), path.stat().st_mtime_ns if path.exists() else 0] for path in files]
-        return digest_json([opened.model_dump(), times, runs])
+        return digest_json([opened.model_dump(), sorted(early), times, runs])
 
     def _walk(
         self,
         instance: DagsterInstance,
         project: DvcProject,
         memory: Memory,
+        early: Set[str],
         state: str,
         notes: Sequence[str],
         now: float,
     ) -> Tick:
-        """Asks for the passages of the round that can run now."""
+        """Asks for the passages of the round that can run now; of `early` tasks not for what has just landed."""
         opened = memory.round
         assert opened is not None
         recorded = project.all_recorded()
@@ -279,6 +280,10 @@ class Retrainer:
         while True:
             plan = make_plan(project, tasks=opened.tasks, held=held)
             groups = self._groups(instance, project, plan, opened)
+            too_early = {name for group in groups if _is_early(group, early) for name in group.stages} - held
+            if too_early:
+                held |= too_early
+                continue
             found = [
                 (group, self._standing(instance, project, recorded, group, groups, opened, now)) for group in groups
             ]
@@ -315,11 +320,12 @@ class Retrainer:
         before = _before(group, groups)
         if before:
             return Standing("running", f"waits for {', '.join(before)}")
-        if any(planned.action == "busy" for planned in group.planned):
+        key = self._key(project, recorded, group)
+        at = standing(instance, group.passage.job, group.task, key, since=opened.since, now=now)
+        if at.state != "running" and any(planned.action == "busy" for planned in group.planned):
             # Until now: it is looked at again at every tick. One that is run by hand and fails leaves no trace.
             return Standing("later", "waits: somebody is running a stage of it", until=now)
-        key = self._key(project, recorded, group)
-        return standing(instance, group.passage.job, group.task, key, since=opened.since, now=now)
+        return at
 
     def _groups(self, instance: DagsterInstance, project: DvcProject, plan: Plan, opened: Round) -> list[_Group]:
         """What there is to do, a passage and task at a time."""
@@ -400,6 +406,26 @@ class Retrainer:
                 "sources": {name: digest_file(path) for name, path in sources.items() if path.is_file()},
             }
         )[:16]
+
+
+def _early(waiting: Mapping[str, Gathered | None], rules: Retraining, opened: Round, now: float) -> frozenset[str]:
+    """Tasks of which episodes wait that are not part of a round: they came after it began, and are no batch yet."""
+    return frozenset(
+        task
+        for task, found in waiting.items()
+        if found is not None
+        and not (rules.enabled and due(found, rules, now).now)
+        and (opened.tasks is not None or (found.oldest or 0.0) > opened.since)
+    )
+
+
+def _is_early(group: _Group, early: Set[str]) -> bool:
+    """Whether a group has nothing to do but to take up what landed of an early task."""
+    takes_up = any(planned.stage.step == LANDED for planned in group.planned)
+    if group.task is None or group.task not in early or not takes_up:
+        return False
+    folder = Paths(Path()).landed(group.task).as_posix()
+    return all(planned.change is None or planned.change.only_below(folder) for planned in group.planned)
 
 
 def read_memory(cursor: str | None) -> Memory | None:

@@ -239,6 +239,36 @@ def test_a_batch_that_comes_while_another_is_under_way_joins_it(site: Site) -> N
     assert asked(site.tick()) == [("collect", OTHER)]
 
 
+def test_fewer_than_a_batch_that_come_while_a_round_is_under_way_wait_for_the_next_one(site: Site) -> None:
+    """Otherwise a lab that lands one now and then would train the world model again and again, and refine nothing."""
+    site.land(ONE, 5)
+    site.make(site.tick())
+    dataset = site.land(ONE, 4)
+    (site.paths.landed(ONE, "expert") / dataset).mkdir()
+    (site.paths.landed(ONE, "expert") / dataset / "data.txt").write_text("as taking a dataset leaves it")
+    assert site.go_on() == [("imagine", None), ("refine", ONE), ("write_report", None)]
+    assert f"4 of 5 episodes of {ONE} gathered" in str(site.why)
+    assert asked(site.tick(seconds=24 * HOUR)) == [("collect", ONE)]
+
+
+def test_a_batch_that_is_complete_while_its_task_is_under_way_joins_the_round(site: Site) -> None:
+    site.land(ONE, 5)
+    site.make(site.tick())
+    site.begin(site.tick()[0])
+    site.land(ONE, 4)
+    assert site.tick() == []
+    site.land(ONE, 1)
+    assert asked(site.tick()) == [("collect", ONE)]
+
+
+def test_what_lands_after_somebody_asked_for_everything_waits(site: Site) -> None:
+    site.land(ONE, 1)
+    site.retrain()
+    site.make(site.tick())
+    site.land(OTHER, 1)
+    assert asked(site.tick()) == [("imagine", None)]
+
+
 def test_a_restart_between_request_and_run_neither_loses_nor_doubles(site: Site) -> None:
     site.land(ONE, 5)
     lost = site.tick(forget=True)
@@ -529,8 +559,9 @@ def test_a_task_that_the_code_location_does_not_know_is_named(site: Site) -> Non
 
 
 def test_a_stage_that_somebody_runs_by_hand_is_waited_for(site: Site) -> None:
-    site.toy.wish(sleep={"landed": 30})
+    site.toy.wish(sleep={"landed": 60})
     site.land(ONE, 5)
+    (request,) = site.tick(forget=True)
     other = subprocess.Popen(
         [sys.executable, "-m", "dvc", "repro", "-s", f"landed@{ONE}"], cwd=site.toy.root, stdout=subprocess.DEVNULL
     )
@@ -541,6 +572,10 @@ def test_a_stage_that_somebody_runs_by_hand_is_waited_for(site: Site) -> None:
             time.sleep(0.05)
         assert site.tick() == []
         assert f"collect of {ONE} waits: somebody is running a stage of it" in str(site.why)
+        site.begin(request)
+        assert site.tick() == []
+        assert f"collect of {ONE} is started (run " in str(site.why), "where it is a run of ours, it is named"
+        site.instance.delete_run(site.instance.get_runs()[0].run_id)
     finally:
         other.kill()
         other.wait()
