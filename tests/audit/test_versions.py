@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from datetime import datetime
 
 from hypothesis import HealthCheck, given, settings
@@ -13,7 +14,9 @@ from world4rl.audit.book import Book
 from world4rl.audit.stale import find_stale
 from world4rl.audit.versions import Making, Version, history_of
 from world4rl.provenance.digests import digest_files
+from world4rl.provenance.episodes import EpisodeSet
 from world4rl.provenance.records import Run
+from world4rl.provenance.statement import Statement
 
 A, B, C, D = (letter * 64 for letter in "abcd")
 Make = Callable[[Sequence[Run]], Book]
@@ -151,6 +154,19 @@ def test_a_record_that_comes_late_loses_no_way(book_of: Make) -> None:
     history = history_of(book)
     assert versions(history.beyond([x])) == {x, m, n}
     assert versions(history.behind([n])) == {x, m, n}
+
+
+def test_a_policy_whose_record_comes_late_loses_no_way(book_of: Make) -> None:
+    """Its rollouts were made by it, though they came on record before it did."""
+    acted = EpisodeSet(dataset="d", statement=Statement(source="policy", policy=B), episodes=())
+    runs = [
+        run_of("bc", {}, {"models/bc": A}, 0),
+        run_of("store", {}, {"data/store": C}, 2, episodes={"data/store": (acted.digest,)}),
+        run_of("refined", {"models/bc": A}, {"models/refined": B}, 1),
+    ]
+    history = history_of(replace(book_of(runs), sets={acted.digest: acted}))
+    reached = {("models/bc", A), ("models/refined", B), ("data/store", C)}
+    assert {(one.path, one.digest) for one in versions(history.beyond([Version("models/bc", A)]))} == reached
 
 
 def test_a_folder_of_several_outputs_is_known_by_its_digest(book_of: Make) -> None:

@@ -203,13 +203,13 @@ def history_of(book: Book) -> History:
     history = History()
     for record in book.runs:
         history.add(record)
-    _add_late(history)
     _add_policies(book, history)
+    _add_late(history)
     return history
 
 
 def _add_late(history: History) -> None:
-    """What was read before any run was on record that made it was made by the first one that came on record later.
+    """What was read, or acted, before any run was on record that made it was made by the first one on record later.
 
     Plain `dvc repro` leaves a run without a record until `world4rl record`; what follows from it may have one before.
     """
@@ -219,7 +219,7 @@ def _add_late(history: History) -> None:
 
 
 def _add_policies(book: Book, history: History) -> None:
-    """Rollouts were made by the policy that acted: it is an input of what holds them, if it was there before."""
+    """Rollouts were made by the policy that acted: it is an input of what holds them."""
     by_digest: dict[str, list[Version]] = defaultdict(list)
     for version in history.made_by:
         by_digest[version.digest].append(version)
@@ -229,8 +229,8 @@ def _add_policies(book: Book, history: History) -> None:
         policies |= {book.sets[digest].statement.policy for digest in history.holds[version] if digest in book.sets}
         for policy in policies - {None}:
             for run in history.made_by[version]:
-                before = [history.before(one, run) for one in by_digest[str(policy)]]
-                history.lineage.add(Making(version, run), [one for one in before if one.run is not None])
+                acted_before = [history.before(one, run) for one in by_digest[str(policy)]]
+                history.lineage.add(Making(version, run), acted_before)
 
 
 def _files(output: str, subjects: Iterable[Subject]) -> dict[str, str]:
