@@ -25,6 +25,7 @@ def pages(paths: Paths, stage: Stage | None = None) -> dict[str, Any]:
     """
     from world4rl.audit.book import no_collection, read_book
     from world4rl.audit.site import write_shared, write_stage
+    from world4rl.audit.stale import find_stale
     from world4rl.audit.versions import history_of
 
     links: dict[str, Any] = {}
@@ -32,9 +33,10 @@ def pages(paths: Paths, stage: Stage | None = None) -> dict[str, Any]:
         book = read_book(paths)
         history = history_of(book)
         try:
-            if stage is not None and write_stage(book, history, stage.name, stage.outputs + stage.metrics):
+            stale = find_stale(book, history)
+            if stage is not None and write_stage(book, history, stage.name, stage.outputs + stage.metrics, stale):
                 links[STAGE] = showing.link(paths.root, paths.audit(stage.name))
-            write_shared(book, history)
+            write_shared(book, history, stale)
         except World4RLError as error:
             return {**links, "audit": str(error)}
     return links | {label: showing.link(paths.root, paths.audit(name)) for name, label in SHARED.items()}

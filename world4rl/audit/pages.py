@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from world4rl.audit.stale import find_stale, tell_stale
 from world4rl.audit.versions import History
 from world4rl.files import write_text
 from world4rl.pages import render
+from world4rl.provenance.graph import Stale
 
 COLOURS = {"good": "better", "doubt": "unclear", "bad": "worse"}  # classes of the report's style, by verdict
 
@@ -55,16 +56,19 @@ def now() -> str:
     return datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
-def overview(book: Book, history: History, pages: Set[str] = frozenset()) -> list[Answer]:
+def overview(
+    book: Book, history: History, pages: Set[str] = frozenset(), stale: Mapping[str, Stale] | None = None
+) -> list[Answer]:
     """The answers of the overview: what there is, and what is stale.
 
     Args:
         book: The records.
         history: Their history.
         pages: Stages that have a page beside this one.
+        stale: What `find_stale` found; None: it is asked.
     """
     current = sorted(history.current.items())
-    stale = find_stale(book, history)
+    stale = find_stale(book, history) if stale is None else stale
     running = [one for one, end in book.deployments if end is None]
     beyond = history.beyond(starts_of(book, history, book.withdrawn))
     fouled = [path for path, version in current if history.newest(version) in beyond]

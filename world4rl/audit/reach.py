@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterable, Mapping, Set
+from collections import defaultdict, deque
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -80,7 +81,8 @@ def everyone(book: Book, history: History) -> list[Answer]:
         (_of_dataset(book, history, one), names.get(one, ""))
         for one in sorted({*names, *(each.dataset for each in book.sets.values())})
     ]
-    current, columns = history.current, ("artefacts", "of them current", "champion of", "running on")
+    columns = ("artefacts", "of them current", "champion of", "running on")
+    rows = _rows(book, history, [*people, *(one for one, _ in datasets)])
     first = answer(
         book,
         "Which artefacts and deployments did each episode and operator reach?",
@@ -95,17 +97,14 @@ def everyone(book: Book, history: History) -> list[Answer]:
             Table(
                 "Operators",
                 ("operator", "episodes", *columns),
-                [
-                    (operator, one.episodes, *_row(book, history, current, one))
-                    for operator, one in zip(operators, people, strict=True)
-                ],
+                [(operator, one.episodes, *row) for operator, one, row in zip(operators, people, rows, strict=False)],
             ),
             Table(
                 "Datasets",
                 ("dataset", "landed as", *columns),
                 [
-                    (one.name.removeprefix("dataset "), name, *_row(book, history, current, one))
-                    for one, name in datasets
+                    (one.name.removeprefix("dataset "), name, *row)
+                    for (one, name), row in zip(datasets, rows[len(people) :], strict=True)
                 ],
             ),
         ),
@@ -113,15 +112,39 @@ def everyone(book: Book, history: History) -> list[Answer]:
     return [first, *(_tell(book, history, one, most=ON_A_PAGE) for one in people[:PEOPLE])]
 
 
-def _row(book: Book, history: History, current: Mapping[str, Version], source: Source) -> tuple[object, ...]:
-    """How many artefacts a source reached, how many of them are current; tasks of champions, robots that run it."""
-    beyond = history.beyond(source.starts)
-    made = {one.version for one in beyond if one.run is not None}
-    digests = {version.digest for version in made}
-    champions = sorted(task for task, digest in book.champions.items() if digest in digests)
-    running = sorted({one.robot for one, end in book.deployments if end is None and one.policy in digests})
-    now = sum(history.newest(version) in beyond for version in current.values())
-    return len(made), now, ", ".join(champions), ", ".join(running)
+def _rows(book: Book, history: History, sources: Sequence[Source]) -> list[tuple[object, ...]]:
+    """For each source: artefacts that it reached, how many of them are current, tasks of champions, robots at work.
+
+    All sources spread over the graph at once, a bit each.
+    """
+    reached: dict[Making, int] = defaultdict(int)
+    for bit, source in enumerate(sources):
+        for one in history.makings(source.starts):
+            reached[one] |= 1 << bit
+    waiting = deque(reached)
+    while waiting:
+        node = waiting.popleft()
+        for follower in history.lineage.used_by.get(node, ()):
+            if reached[node] & ~reached[follower]:
+                reached[follower] |= reached[node]
+                waiting.append(follower)
+    made: dict[Version, int] = defaultdict(int)
+    digests: dict[str, int] = defaultdict(int)
+    for one, bits in reached.items():
+        if one.run is not None:
+            made[one.version] |= bits
+            digests[one.version.digest] |= bits
+    current = [reached.get(history.newest(version), 0) for version in history.current.values()]
+    running = sorted({(one.robot, str(one.policy)) for one, end in book.deployments if end is None})
+    return [
+        (
+            sum(bits >> bit & 1 for bits in made.values()),
+            sum(bits >> bit & 1 for bits in current),
+            ", ".join(task for task, digest in sorted(book.champions.items()) if digests.get(digest, 0) >> bit & 1),
+            ", ".join(dict.fromkeys(robot for robot, digest in running if digests.get(digest, 0) >> bit & 1)),
+        )
+        for bit in range(len(sources))
+    ]
 
 
 def starts_of(book: Book, history: History, digests: Set[str]) -> frozenset[Version]:

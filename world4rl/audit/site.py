@@ -17,7 +17,7 @@ from world4rl.audit.episodes import episodes_behind
 from world4rl.audit.find import on_record
 from world4rl.audit.pages import now, overview, write_page
 from world4rl.audit.reach import everyone, reached_from
-from world4rl.audit.stale import find_stale, moment
+from world4rl.audit.stale import moment
 from world4rl.audit.versions import History, Version
 from world4rl.audit.who import who_made
 from world4rl.files import read_json, write_json
@@ -48,19 +48,25 @@ def again(stage: str) -> str:
     return f"{stage}-again"
 
 
-def write_shared(book: Book, history: History) -> list[Answer]:
-    """Writes the pages that are about everything; returns the answers of the overview."""
+def write_shared(book: Book, history: History, stale: Mapping[str, Stale]) -> list[Answer]:
+    """Writes the pages that are about everything; returns the answers of the overview.
+
+    Args:
+        book: The records.
+        history: Their history.
+        stale: What `find_stale` found.
+    """
     write_page(
         book, "What people's data reached", everyone(book, history), book.paths.audit(REACH), _links(book, REACH)
     )
     stages = {record.predicate.stage for record in book.runs}
     pages = {stage for stage in stages if book.paths.audit(stage).is_file()}
-    answers = overview(book, history, pages)
+    answers = overview(book, history, pages, stale)
     write_page(book, "Overview", answers, book.paths.audit(INDEX), _links(book, INDEX))
     return answers
 
 
-def write_stage(book: Book, history: History, stage: str, outputs: Sequence[str]) -> bool:
+def write_stage(book: Book, history: History, stage: str, outputs: Sequence[str], stale: Mapping[str, Stale]) -> bool:
     """Writes the page of a stage: an answer to each question about what it made.
 
     Args:
@@ -68,6 +74,7 @@ def write_stage(book: Book, history: History, stage: str, outputs: Sequence[str]
         history: Their history.
         stage: Its name.
         outputs: What it makes.
+        stale: What `find_stale` found.
 
     Returns:
         Whether anything that it makes is on record; else there is no page.
@@ -82,7 +89,7 @@ def write_stage(book: Book, history: History, stage: str, outputs: Sequence[str]
         episodes_behind(book, history, found, listed=False),
         reached_from(book, history, found),
         _identical(book, stage, versions),
-        _stale(book, versions, find_stale(book, history)),
+        _stale(book, versions, stale),
         _reproduced(book, history, stage, versions[0]),
     ]
     write_page(book, stage, answers, book.paths.audit(stage), _links(book, stage))

@@ -107,10 +107,11 @@ def page(
     """
     from world4rl.audit.pages import overview, write_page
     from world4rl.audit.site import INDEX, write_shared
+    from world4rl.audit.stale import find_stale
 
     book, history = _read(root)
     if out is None:
-        answers = write_shared(book, history)
+        answers = write_shared(book, history, find_stale(book, history))
     else:
         answers = overview(book, history)
         write_page(book, "Overview", answers, out)
