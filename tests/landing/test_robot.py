@@ -19,6 +19,8 @@ from world4rl.demos.windows import WindowSampler
 from world4rl.envs.imagination import StartStates
 from world4rl.evaluation.gates import _demos_valid, _rollouts_valid
 from world4rl.files import read_json, write_json
+from world4rl.landing import verify as verifying
+from world4rl.landing.marker import Marker
 from world4rl.landing.verify import verify
 from world4rl.paths import SOURCES
 from world4rl.provenance.manifests import read_manifest
@@ -62,6 +64,27 @@ def record(folder: Path, role: str, lengths: tuple[int, ...], first: int) -> Non
     # Where lengths agree, so does all else: other actions make other episodes.
     rows("action", lambda values: values.__setitem__(slice(None), [[x + first for x in v] for v in values]))(folder)
     write_json(folder / SIDE, {"source": role, "operator": "op-1", "robot_id": "arm-1"})
+
+
+def test_nobody_waits_while_accepted_datasets_are_read(lab: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With many gigabytes that takes long, and a dataset that lands meanwhile is accepted all the same."""
+    lab.settle()
+    record(lab.folder / "late", "expert", (14,), 50)
+    marked, late = verifying.mark, []
+
+    def mark(folder: Path) -> Marker:
+        if not late:
+            late.append(lab.settle()["late"].state)
+        return marked(folder)
+
+    monkeypatch.setattr(verifying, "mark", mark)
+    verify(lab.params, lab.paths, TASK)
+    assert late == ["accepted"]
+    assert read_json(lab.paths.landed_report(TASK))["expert"] == {
+        "datasets": 2,
+        "episodes": 4,
+        "root": read_manifest(lab.paths.manifest(TASK)).roles["expert"].root,
+    }
 
 
 @pytest.fixture
