@@ -90,3 +90,16 @@ def test_who_is_trusted_anew_is_told(tmp_path: Path, private: Path, capsys: pyte
     with progress.session("rollback"):
         keys.ensure_key(paths)
     assert f"trusts {private} from now on; commit {public}" in capsys.readouterr().err
+
+
+def test_a_key_that_was_half_written_leaves_nothing_behind(
+    tmp_path: Path, private: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cut(_: int) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("os.fsync", cut)
+        keys.ensure_key(Paths(tmp_path / "repository"))
+    assert not private.exists()
+    keys.sign(b"said", keys.ensure_key(Paths(tmp_path / "repository")))

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from world4rl import progress
 from world4rl.errors import ConfigError, DataError, MachineError
-from world4rl.files import locked, write_text
+from world4rl.files import locked, replacing, write_text
 from world4rl.paths import Paths
 
 PRIVATE_NAME = "world4rl-signing.pem"
@@ -132,9 +132,10 @@ def make_keys(private: Path, public: Path) -> None:
             raise ConfigError("there is a key already", where=path, remedy="use it, or name another file")
     key = ec.generate_private_key(ec.SECP256R1())
     pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    private.parent.mkdir(parents=True, exist_ok=True)
-    with open(os.open(private, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+    with replacing(private) as fresh, open(os.open(fresh, os.O_WRONLY | os.O_CREAT, 0o600), "wb") as file:
         file.write(pem)
+        file.flush()
+        os.fsync(file.fileno())  # half a key would stand in the way of the next one
     write_text(public, write_public(key.public_key()))
 
 
