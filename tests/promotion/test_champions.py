@@ -19,6 +19,7 @@ from world4rl.promotion.history import History, Reign, evidence_line
 from world4rl.provenance.decisions import Decision, Deployment, Promotion, Rollback
 from world4rl.provenance.digests import digest_folder
 from world4rl.provenance.records import Record
+from world4rl.provenance.signatures import beside, sign_model, verify_model
 
 WORD = {"by": "ada", "because": "the gripper is new"}
 
@@ -154,13 +155,19 @@ def test_damaged_bytes_are_not_deployed(site: Site, spoil: Callable[[Path], None
     assert fleet(site.paths) == []
 
 
-def test_the_policy_is_handed_over_whole_and_into_no_other_folder(site: Site, tmp_path: Path) -> None:
+def test_the_policy_is_handed_over_whole_and_into_no_other_folder(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     digest = site.promote("good", 0.7)
     out = tmp_path / "robot" / "policy"
     send(site, out=out)
     assert digest_folder(out) == digest
     assert out.joinpath("model.txt").stat().st_nlink == 1, "a robot's copy shares nothing with ours"
-    send(site, "arm-2", out=out)  # there already
+    assert not beside(out).exists(), "nobody has signed it"
+    sign_model(site.paths.refined(TASK), digest, site.private, site.paths)
+    send(site, "arm-2", out=out)  # there already, but for its signature
+    monkeypatch.setenv("WORLD4RL_TRUSTED_KEYS", str(site.paths.trusted_keys))
+    assert verify_model(out) is not None
     taken = tmp_path / "taken"
     taken.mkdir()
     (taken / "thesis.txt").write_text("years of work")

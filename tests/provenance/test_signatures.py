@@ -174,3 +174,39 @@ def test_off_is_off(model: Path) -> None:
     write_model(model, "changed")
     signatures.use("off")
     assert signatures.verify_model(model) is None
+
+
+@pytest.fixture
+def copied(model: Path, paths: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A model as a robot has it: in no repository, its signature beside it; and whom the robot trusts."""
+    copy = tmp_path / "robot" / "policy"
+    shutil.copytree(model, copy)
+    shutil.copyfile(paths.signature(digest_folder(model)), tmp_path / "robot" / "policy.sig")
+    shutil.copytree(paths.trusted_keys, tmp_path / "robot" / "keys")
+    monkeypatch.setenv("WORLD4RL_TRUSTED_KEYS", str(tmp_path / "robot" / "keys"))
+    return copy
+
+
+def test_a_robots_copy_is_verified_by_the_signature_beside_it(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert signatures.verify_model(copied) == "ada"
+    monkeypatch.chdir(copied.parent)
+    assert signatures.verify_model(Path("policy")) == "ada"
+    (copied / "model.safetensors").write_text("Weights")
+    with pytest.raises(DataError, match="not what was signed"):
+        signatures.verify_model(copied)
+
+
+def test_a_robot_that_trusts_keys_loads_nothing_unsigned(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for key in (copied.parent / "keys").iterdir():
+        key.unlink()
+    with pytest.raises(DataError, match="no trusted key"):
+        signatures.verify_model(copied)
+    signatures.beside(copied).unlink()
+    with pytest.raises(DataError, match="signature is missing") as caught:
+        signatures.verify_model(copied)
+    assert str(caught.value.where).endswith("policy.sig")
+    monkeypatch.delenv("WORLD4RL_TRUSTED_KEYS")
+    assert signatures.verify_model(copied) is None
+    signatures.use("require")
+    with pytest.raises(DataError, match="nobody has signed"):
+        signatures.verify_model(copied)

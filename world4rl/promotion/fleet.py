@@ -22,6 +22,7 @@ from world4rl.promotion.history import (
 )
 from world4rl.provenance.decisions import Decisions, Deployment
 from world4rl.provenance.digests import digest_folder
+from world4rl.provenance.signatures import beside
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ def deploy(
         because: Why, in a sentence.
         policy: Digits that its digest begins with; None: the champion.
         unpromoted: Whether the task's cloned or refined policy may be taken although the gate never promoted it.
-        out: Where the robot shall find the policy: the folder is copied there.
+        out: Where the robot shall find the policy: the folder is copied there, and its signature to `OUT.sig`.
         clock: Tells the time.
 
     Returns:
@@ -116,7 +117,7 @@ def deploy(
         digest, folder = _choose(paths, history, task, policy, unpromoted)
         refuse_withdrawn(history, digest)
         if out is not None:
-            _hand_over(folder, digest, out)
+            _hand_over(folder, digest, paths.signature(digest), out)
         before = history.deployments().get((robot, task))
         if before is not None and before.policy == digest:
             return _running(history, before), False
@@ -170,12 +171,17 @@ def _choose(paths: Paths, history: History, task: str, digits: str | None, unpro
     return digest, champion_folder(paths, history, task, digest) if digest in champions else others[digest]
 
 
-def _hand_over(folder: Path, digest: str, out: Path) -> None:
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        if out.is_dir() and digest_folder(out) == digest:
-            return
+def _hand_over(folder: Path, digest: str, signature: Path, out: Path) -> None:
+    """Copies a policy, and its signature beside it, if anybody has signed it."""
+    there = out.is_dir() and any(out.iterdir())
+    if (out.exists() and not out.is_dir()) or (there and digest_folder(out) != digest):
         raise ConfigError("something else lies there", where=out, remedy="name another --out, or remove it")
     try:
+        if signature.exists():
+            with replacing(beside(out)) as fresh:
+                shutil.copyfile(signature, fresh)
+        if there:
+            return
         with replacing(out) as fresh:
             shutil.copytree(folder, fresh)
             if digest_folder(fresh) != digest:

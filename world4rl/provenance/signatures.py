@@ -15,6 +15,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import os
 from pathlib import Path
 from typing import Literal
 
@@ -24,6 +25,7 @@ from world4rl.paths import Paths
 from world4rl.provenance.digests import digest_folder
 
 Policy = Literal["require", "when-present", "off"]
+TRUSTED = "WORLD4RL_TRUSTED_KEYS"  # a folder of public keys, on a machine that has models and no repository
 RECORD = (
     "restore the folder (`dvc checkout`, `dvc pull`); if DVC itself put it there (an old result came back), "
     "`world4rl record` signs it"
@@ -93,7 +95,8 @@ def verify_model(folder: Path) -> str | None:
     """Makes sure that a model may be loaded.
 
     Args:
-        folder: Of the model; its signature is looked for in the repository that it lies in.
+        folder: Of the model. Its signature is looked for in the repository that it lies in; where it lies in none,
+            beside it, and only if the variable `WORLD4RL_TRUSTED_KEYS` names a folder of public keys.
 
     Returns:
         The name of the trusted key that signed it; None where nobody did, and nobody needs to.
@@ -104,36 +107,67 @@ def verify_model(folder: Path) -> str | None:
     if _policy == "off" or not folder.is_dir():  # the loader says better what is missing
         return None
     paths = _repository(folder)
-    expected = None if paths is None else _expected(paths.signed_place(folder.resolve().relative_to(paths.root)))
-    if paths is not None and expected is not None and paths.signature(expected).exists():
+    return _verify_alone(folder) if paths is None else _verify_within(folder, paths)
+
+
+def _verify_within(folder: Path, paths: Paths) -> str | None:
+    """Of a model in a repository, which knows which one belongs there."""
+    expected = _expected(paths.signed_place(folder.resolve().relative_to(paths.root)))
+    if expected is not None and paths.signature(expected).exists():
         try:
-            return _verify(folder, paths.signature(expected), paths)
+            return _verify(folder, paths.signature(expected), paths.trusted_keys)
         except DataError as error:
             problem = error
         other = paths.signature(digest_folder(folder))
         if other != paths.signature(expected) and other.exists():  # another signed one lies there, an older one perhaps
-            return _verify(folder, other, paths)
+            return _verify(folder, other, paths.trusted_keys)
         raise problem
-    if paths is not None and (signature := paths.signature(digest_folder(folder))).exists():
-        return _verify(folder, signature, paths)
+    if (signature := paths.signature(digest_folder(folder))).exists():
+        return _verify(folder, signature, paths.trusted_keys)
     if expected is not None:
         raise DataError(
             "the signature of the model is missing", where=folder, remedy="`world4rl record` signs it again"
         )
+    _refuse_if_required(folder)
+    return None
+
+
+def _refuse_if_required(folder: Path) -> None:
     if _policy == "require":
         raise DataError(
             "nobody has signed this model",
             where=folder,
             remedy="`world4rl record` signs what DVC knows; `signatures: when-present` in params.yaml asks for less",
         )
-    return None
 
 
-def _verify(folder: Path, signature: Path, paths: Paths) -> str:
+def _verify_alone(folder: Path) -> str | None:
+    """Of a copy outside of any repository, as a robot has: it is asked about where `TRUSTED` says whom to trust."""
+    trusted = os.environ.get(TRUSTED)
+    if not trusted:
+        _refuse_if_required(folder)
+        return None
+    signature = beside(folder)
+    if not signature.is_file():
+        raise DataError(
+            f"the model's signature is missing, and {TRUSTED} asks for it",
+            where=signature,
+            remedy="`world4rl deploy --out` puts the policy and its signature there: copy both",
+        )
+    return _verify(folder, signature, Path(trusted))
+
+
+def beside(folder: Path) -> Path:
+    """Where the signature of a copy outside of any repository lies."""
+    folder = folder.resolve()
+    return folder.with_name(f"{folder.name}.sig")
+
+
+def _verify(folder: Path, signature: Path, trusted: Path) -> str:
     """The name of the trusted key that signed a model."""
     from model_signing import verifying
 
-    public = _key(signature, paths)
+    public = _key(signature, trusted)
     try:
         verifier = verifying.Config().set_hashing_config(_hashing()).use_elliptic_key_verifier(public_key=public)
         verifier.verify(folder, signature)
@@ -143,7 +177,7 @@ def _verify(folder: Path, signature: Path, paths: Paths) -> str:
     return public.stem
 
 
-def _key(signature: Path, paths: Paths) -> Path:
+def _key(signature: Path, trusted: Path) -> Path:
     """The trusted key that a signature names."""
     try:
         bundle = json.loads(signature.read_bytes())
@@ -155,13 +189,13 @@ def _key(signature: Path, paths: Paths) -> Path:
     except (ValueError, KeyError, TypeError):
         remedy = "restore it: git restore --source refs/world4rl/lineage -- data/signatures"
         raise DataError("this is no signature", where=signature, remedy=remedy) from None
-    for public in sorted(paths.trusted_keys.glob("*.pem")):
+    for public in sorted(trusted.glob("*.pem")):
         if hashlib.sha256(public.read_bytes()).hexdigest() == hint:
             return public
     raise DataError(
         "no trusted key made this signature",
         where=signature,
-        remedy=f"put the signer's public key into {paths.trusted_keys} if you trust it; else train the model again",
+        remedy=f"put the signer's public key into {trusted} if you trust it; else train the model again",
     )
 
 
