@@ -26,7 +26,7 @@ from world4rl.audit.answers import Answer, Table, answer, count
 from world4rl.audit.answers import Verdict as Goodness
 from world4rl.audit.book import Book
 from world4rl.errors import ConfigError, DataError
-from world4rl.files import locked
+from world4rl.files import locked, locked_if_free
 from world4rl.paths import Paths
 from world4rl.provenance.digests import digest_file, digest_folder, digest_json
 from world4rl.provenance.git import Git
@@ -155,12 +155,29 @@ def tell(book: Book, what: str, found: Reproduction) -> Answer:
     )
 
 
+def discard_abandoned(root: Path) -> None:
+    """Removes the working trees, with the inputs in them, that killed reproductions left."""
+    for folder in sorted(each for each in _trees(root).glob("*") if each.is_dir()):
+        with locked_if_free(_lock(folder)) as free:
+            if free:
+                shutil.rmtree(folder, ignore_errors=True)
+                Git(root).run("worktree", "prune")
+
+
+def _trees(root: Path) -> Path:
+    return root / ".runs" / "reproduce"
+
+
+def _lock(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.lock")
+
+
 @contextmanager
 def _tree(root: Path, commit: str, name: str) -> Iterator[Path]:
     """The project's folder in a working tree of its own, which is gone when the block ends."""
     git = Git(root)
-    folder = root / ".runs" / "reproduce" / name
-    with locked(folder.with_name(f"{name}.lock")):
+    folder = _trees(root) / name
+    with locked(_lock(folder)):
         shutil.rmtree(folder, ignore_errors=True)  # of one that was killed
         git.run("worktree", "prune")
         git.run("-c", f"core.hooksPath={os.devnull}", "worktree", "add", "--quiet", "--detach", str(folder), commit)

@@ -17,6 +17,7 @@ from assets.dvc_project import DvcProject, Stage
 from assets.lineage_ref import commit_lineage, push_lineage
 from assets.purge import Found, Storages
 from assets.recording import record_project
+from assets.reproducing import discard_abandoned
 from world4rl import progress
 from world4rl.audit.book import read_book
 from world4rl.audit.versions import history_of
@@ -250,6 +251,7 @@ class Withdrawals:
             if plan.episodes:
                 self._decide(plan, by, because, private)
             workspace.apply(read_tombstones(self.paths), prepared, self.params, self.paths)
+        discard_abandoned(self.paths.root)
         # The cut datasets are under DVC, here and in the remotes, before anything of the old ones goes.
         landed = [self.project.stage(LANDED, task) for task in self.params.tasks if self.paths.landed(task).exists()]
         for stage in landed:

@@ -83,6 +83,18 @@ def locked(path: Path) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def locked_if_free(path: Path) -> Iterator[bool]:
+    """Holds the same lock if nobody has it; yields whether."""
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+
+
 def disk_full(error: BaseException | None) -> bool:
     """Whether a full disk is what an error, or what caused it, is about.
 

@@ -15,10 +15,11 @@ from typer.testing import CliRunner
 
 from assets.lineage_ref import commit_lineage
 from assets.recording import record_project
-from assets.reproducing import find_record, reproduce
+from assets.reproducing import discard_abandoned, find_record, reproduce
 from world4rl.cli import app
 from world4rl.config import load_profile
 from world4rl.errors import DataError
+from world4rl.files import locked
 from world4rl.provenance.digests import digest_file, digest_folder
 from world4rl.provenance.git import LINEAGE
 from world4rl.provenance.records import Chain, Run
@@ -119,6 +120,19 @@ def test_inputs_come_from_the_remote_where_the_cache_has_lost_them(toy, tmp_path
     shutil.rmtree(tmp_path / "store")
     with pytest.raises(DataError, match="cannot be had"):
         reproduce(toy.root, f"bc@{ONE}", 0.0)
+    assert len(git(toy.root, "worktree", "list").splitlines()) == 1
+
+
+def test_what_a_killed_reproduction_left_goes_with_the_data_in_it(toy) -> None:
+    trees = toy.root / ".runs" / "reproduce"
+    for name in (f"bc@{ONE}", f"bc@{OTHER}"):
+        git(toy.root, "worktree", "add", "-q", "--detach", str(trees / name), "HEAD")
+        (trees / name / "frames.parquet").write_text("somebody")
+    with locked(trees / f"bc@{ONE}.lock"):  # as while it is at work
+        discard_abandoned(toy.root)
+    assert [path.name for path in trees.iterdir() if path.is_dir()] == [f"bc@{ONE}"]
+    assert len(git(toy.root, "worktree", "list").splitlines()) == 2
+    discard_abandoned(toy.root)
     assert len(git(toy.root, "worktree", "list").splitlines()) == 1
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from world4rl.files import locked
+from world4rl.files import locked, locked_if_free
 from world4rl.paths import Paths
 from world4rl.provenance.digests import digest_bytes
 
@@ -39,12 +38,9 @@ def discard_abandoned(paths: Paths) -> None:
         left = [Path(each.path) for each in found if each.is_dir()]
     for folder in left:
         owner = folder.name.lstrip(".").partition(".")[0]  # what was cut of a copy is called after it
-        with (paths.taking / f"{owner}.lock").open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                continue  # somebody is there
-            shutil.rmtree(folder, ignore_errors=True)
+        with locked_if_free(paths.taking / f"{owner}.lock") as free:
+            if free:
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def _folder(name: str, paths: Paths) -> Path:
