@@ -221,7 +221,7 @@ def _result(own: Sequence[Quarantined]) -> AssetCheckResult:
 
 
 def _kept_out(ledger: Ledger) -> list[Quarantined]:
-    return [entry for entry in ledger.quarantined() if entry.released is None]
+    return [entry for entry in ledger.quarantined() if entry.kept_out]
 
 
 def _of_task(paths: Paths, task: str, kept_out: Sequence[Quarantined]) -> list[Quarantined]:

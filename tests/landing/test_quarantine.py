@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -140,3 +141,35 @@ def test_pictures_of_videos_and_of_frames_that_cannot_be_decoded(site: Site, rec
         with Image.open(site.paths.picture(entry.digest, entry.episode)) as image:
             shapes[name] = image.size
     assert shapes == {"videos": (3 * 128, 96), "damaged": (3 * 96, 96)}
+
+
+def test_what_a_corrected_dataset_replaced_is_kept_out_no_more(full: Site, record: Record) -> None:
+    shutil.copytree(full.folder / "mine", full.folder / "copy")
+    for name, seeds in {"mine": (1, 2), "<b>broken": (3,)}.items():
+        shutil.rmtree(full.folder / name)
+        record(full.folder / name, seeds)
+    assert {name: taken.state for name, taken in full.settle().items()} == {
+        "copy": "known",
+        "mine": "accepted",
+        "<b>broken": "accepted",
+    }
+    names = [entry["name"] for entry in json.loads(call(full, "list", "--json"))]
+    assert names == ["mine"], "what it was before lies in a copy"
+    shutil.rmtree(full.folder / "copy")
+    shutil.rmtree(full.folder / "mine")
+    full.look()
+    assert json.loads(call(full, "list", "--json")) == []
+    assert "Nothing is kept out of training" in write_page(full.paths.root).read_text()
+    everything = json.loads(call(full, "list", "--json", "--all"))
+    assert [entry["replaced"] for entry in everything] == ["1970-01-12 13:50:40Z"] * 2
+    assert "(replaced by a version that was accepted)" in call(full, "list", "--all")
+    assert "replaced by a version that was accepted 1970-01-12 13:50:40Z" in call(full, "show", "2")
+
+
+def test_a_faulty_version_that_comes_back_is_kept_out_again(full: Site, record: Record) -> None:
+    shutil.rmtree(full.folder / "<b>broken")
+    good = record(full.folder / "<b>broken", (3,))
+    full.settle()
+    (good / "meta" / "info.json").unlink()
+    assert full.settle()["<b>broken"].state == "refused"
+    assert "<b>broken" in [entry["name"] for entry in json.loads(call(full, "list", "--json"))]

@@ -97,6 +97,19 @@ def test_each_whole_dataset_gets_a_run_and_none_fails_for_a_bad_one(site: Site, 
     assert "3 are settled" in str(after.skip_reason.skip_message)
 
 
+def test_what_a_corrected_dataset_replaced_is_no_longer_shown(site: Site, instance: DagsterInstance) -> None:
+    for request in tick(site, instance).run_requests or []:
+        run(site, instance, request)
+    rows("action", cell(12, [0.0, 0.5, 0.0, 0.0]))(site.folder / "bad")
+    (site.folder / "bad" / MARKER).write_text(mark(site.folder / "bad").model_dump_json())
+    (request,) = tick(site, instance).run_requests or []
+    result = run(site, instance, request)
+    told = events(result)
+    assert (told["quarantine"]["entries"].value, told[f"manifest@{TASK}"]["episodes quarantined"].value) == (1, 0)
+    assert "action leaves" not in told["quarantine"]["quarantine"].value
+    assert [check.passed for check in result.get_asset_check_evaluations()] == [True]
+
+
 def test_of_many_datasets_only_the_next_ones_are_asked_for(site: Site, instance: DagsterInstance) -> None:
     for number in range(2 * ASKED):
         (site.folder / f"many-{number}").mkdir()

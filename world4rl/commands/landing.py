@@ -75,7 +75,7 @@ quarantine = typer.Typer(help="Episodes that are kept out of training, and why."
 
 @quarantine.command("list")
 def list_quarantine(
-    everything: Annotated[bool, typer.Option("--all", help="Also what was released.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Also what was released, or replaced.")] = False,
     as_json: JsonOption = False,
     root: RootOption = ROOT,
 ) -> None:
@@ -106,7 +106,7 @@ def quarantine_page(
     out: Annotated[Path | None, typer.Option(help="Where to write it (default: reports/quarantine.html).")] = None,
     root: RootOption = ROOT,
 ) -> None:
-    """Write all entries, also released ones, as an HTML page with pictures."""
+    """Write what is kept out, and what was released, as an HTML page with pictures."""
     from world4rl.landing.page import write_page
 
     typer.echo(f"written to {write_page(root, out)}")

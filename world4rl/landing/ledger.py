@@ -53,6 +53,7 @@ CREATE TABLE IF NOT EXISTS events (
     detail TEXT NOT NULL
 );
 CREATE INDEX IF NOT EXISTS events_digest ON events (digest);
+CREATE INDEX IF NOT EXISTS events_name ON events (name);
 CREATE TRIGGER IF NOT EXISTS events_stay BEFORE UPDATE ON events
 BEGIN SELECT RAISE(ABORT, 'events are never changed'); END;
 CREATE TRIGGER IF NOT EXISTS events_remain BEFORE DELETE ON events
@@ -72,6 +73,15 @@ CREATE TABLE IF NOT EXISTS quarantine (
     released_because TEXT
 );
 CREATE UNIQUE INDEX IF NOT EXISTS quarantine_once ON quarantine (digest, ifnull(episode, -1), checks);
+"""
+# When another content was accepted under an entry's name, unless its own still lies in the landing folder.
+_QUARANTINED = """
+SELECT *, (
+    SELECT MIN(time) FROM events
+    WHERE name = entry.name AND state IN ('accepted', 'known') AND digest != entry.digest AND time > entry.time
+    AND entry.digest NOT IN (SELECT digest FROM arrivals WHERE state != 'gone' AND digest IS NOT NULL)
+) AS replaced
+FROM quarantine AS entry ORDER BY number
 """
 
 
@@ -123,7 +133,10 @@ class Event:
 
 @dataclass(frozen=True)
 class Quarantined:
-    """An episode that is kept out, or a whole dataset (episode None), with what was found and by which checker."""
+    """An episode that is kept out, or a whole dataset (episode None), with what was found and by which checker.
+
+    `replaced` says when a version of the dataset that made this one a thing of the past was accepted; None: not yet.
+    """
 
     number: int
     time: float
@@ -137,6 +150,12 @@ class Quarantined:
     released: float | None
     released_by: str | None
     released_because: str | None
+    replaced: float | None
+
+    @property
+    def kept_out(self) -> bool:
+        """Whether it still stands: nobody released it, and no version that was accepted replaced it."""
+        return self.released is None and self.replaced is None
 
 
 class Ledger:
@@ -327,7 +346,7 @@ class Ledger:
 
     def quarantined(self) -> list[Quarantined]:
         """Everything that is or was kept out, in order."""
-        return [Quarantined(**dict(row)) for row in self._select("SELECT * FROM quarantine ORDER BY number")]
+        return [Quarantined(**dict(row)) for row in self._select(_QUARANTINED)]
 
     def release(self, number: int, *, by: str, because: str, now: float) -> list[str]:
         """Lets a quarantined episode in, on somebody's word.

@@ -22,7 +22,7 @@ MOST_PICTURES = 200  # of the latest entries: the page is one file
 
 
 def write_page(root: Path, out: Path | None = None) -> Path:
-    """Writes the page of all entries, the latest first, and of datasets that are held for their task.
+    """Writes the page: what is kept out and what was released, the latest first; datasets held for their task.
 
     An episode has a picture while its dataset lies in the landing folder, unless an episode of that was withdrawn.
 
@@ -46,13 +46,14 @@ def write_page(root: Path, out: Path | None = None) -> Path:
     if any(entry.state == "taking" for entry in arrivals):  # a run draws its pictures before it writes its entries
         kept |= pictured(paths) - {entry.digest for entry in found}
     drop_pictures(kept, paths)
-    entries = [_view(entry, paths, number < MOST_PICTURES) for number, entry in enumerate(found[:MOST])]
+    told = [entry for entry in found if entry.kept_out or entry.released is not None]
+    entries = [_view(entry, paths, number < MOST_PICTURES) for number, entry in enumerate(told[:MOST])]
     held = [ledger.events(entry.name)[-1] for entry in arrivals if entry.state == "held"]
     page = render(
         "quarantine.html",
         "world4rl.landing",
         held=[{"name": event.name, "detail": event.detail} for event in held],
-        left_out=len(found) - len(entries),
+        left_out=len(told) - len(entries),
         kept_out=[entry for entry in entries if entry["released"] is None],
         released=[entry for entry in entries if entry["released"] is not None],
         written=when(time.time()),

@@ -16,12 +16,12 @@ from world4rl.paths import Paths
 
 def listed(root: Path, *, everything: bool) -> list[dict[str, Any]]:
     """The entries for machines; times are ISO 8601, UTC."""
-    return [_json(entry) for entry in _ledger(root).quarantined() if everything or entry.released is None]
+    return [_json(entry) for entry in _ledger(root).quarantined() if everything or entry.kept_out]
 
 
 def lines(root: Path, *, everything: bool) -> list[str]:
     """An entry a line; one line where there is none."""
-    entries = [entry for entry in _ledger(root).quarantined() if everything or entry.released is None]
+    entries = [entry for entry in _ledger(root).quarantined() if everything or entry.kept_out]
     return [_line(entry) for entry in entries] or ["nothing is quarantined"]
 
 
@@ -51,6 +51,8 @@ def show(root: Path, number: int) -> str:
     }
     if entry.released is not None:
         rows["released"] = f"{when(entry.released)} by {entry.released_by}: {entry.released_because}"
+    if entry.replaced is not None:
+        rows["replaced"] = f"by a version that was accepted {when(entry.replaced)}"
     return "\n".join(f"{key:9}{value}" for key, value in rows.items())
 
 
@@ -91,13 +93,16 @@ def _find(ledger: Ledger, number: int) -> Quarantined:
 
 def _json(entry: Quarantined) -> dict[str, Any]:
     released = None if entry.released is None else when(entry.released)
-    return {**asdict(entry), "time": when(entry.time), "released": released}
+    replaced = None if entry.replaced is None else when(entry.replaced)
+    return {**asdict(entry), "time": when(entry.time), "released": released, "replaced": replaced}
 
 
 def _line(entry: Quarantined) -> str:
     what = "whole dataset" if entry.episode is None else f"episode {entry.episode}"
     released = "" if entry.released is None else f" (released by {entry.released_by})"
-    text = f"{entry.number:5}  {when(entry.time)}  {entry.name} {what} [{entry.checks}]: {entry.reason}{released}"
+    replaced = "" if entry.replaced is None else " (replaced by a version that was accepted)"
+    found = f"{entry.number:5}  {when(entry.time)}  {entry.name} {what} [{entry.checks}]: {entry.reason}"
+    text = f"{found}{released}{replaced}"
     return "".join(each if each.isprintable() else " " for each in text)  # a name may hold anything, also line ends
 
 
