@@ -75,6 +75,11 @@ class Site:
         due = self.look(self.params.landing.quiet_seconds).due
         return {entry.name: self.took(entry.name) for entry in due}
 
+    def change(self, section: str, **values: Any) -> None:
+        """Changes parameters of a section."""
+        before = self.params.model_dump()
+        self.params = Params.model_validate({**before, section: {**before[section], **values}})
+
     def state(self, name: str) -> str:
         return self.ledger.entries()[name].state
 

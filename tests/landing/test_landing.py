@@ -311,6 +311,31 @@ def test_what_must_be_stated_is_asked_for(site: Site, record: Record) -> None:
     assert taken.detail["why"] == "nothing is said about: consent"
 
 
+def test_what_was_refused_is_taken_again_once_the_parameters_read_it_in_another_way(
+    site: Site, record: Record, tmp_path: Path
+) -> None:
+    site.change("landing", required=("consent",))
+    site.change("reading", mapping={"observation.images.corner2": "nobody"})
+    record(site.folder / "mine")
+    land(record(tmp_path / "torn", (3,)), site.inbox, name=None, said={})
+    (site.folder / "torn" / "meta" / "info.json").unlink()
+    assert {name: taken.state for name, taken in site.settle().items()} == {"mine": "refused", "torn": "refused"}
+    site.change("landing", quiet_seconds=60.0)
+    assert site.look(1000).due == [], "that is no matter of the door"
+    for change, state in ((("landing", {"required": ()}), "refused"), (("reading", {"mapping": {}}), "accepted")):
+        site.change(change[0], **change[1])
+        (due,) = site.look().due
+        event = site.ledger.events("mine")[-1]
+        assert (event.state, event.detail["why"]) == (
+            "ready",
+            "`reading` or `landing.required` in the parameters changed after it was refused",
+        )
+        assert site.look().due == [due], "once"
+        assert site.took(due.name).state == state
+        assert site.look(1000).due == []
+    assert site.state("torn") == "refused", "nobody came to read it"
+
+
 @pytest.mark.parametrize("role", ["expert", "policy", "random", "evaluation"])
 def test_a_role_decides_which_branch_a_dataset_feeds(site: Site, record: Record, role: str) -> None:
     record(site.folder / "mine", side={"source": role})

@@ -85,6 +85,22 @@ def test_a_file_that_is_no_ledger_is_named(tmp_path: Path) -> None:
     assert str(tmp_path / "ledger.sqlite") in str(caught.value)
 
 
+def test_a_book_from_before_goes_on_and_its_refused_datasets_wait_for_a_change(ledger: Ledger) -> None:
+    ready(ledger, "a")
+    entry = ledger.claim("a", "run", 1.0)
+    assert entry is not None
+    ledger.settle(entry, "refused", 2.0, digest="d" * 64, detail={})
+    ledger.close()
+    database = sqlite3.connect(ledger.path)
+    database.execute("ALTER TABLE arrivals DROP COLUMN read_by")
+    database.close()
+    for again in (Ledger(ledger.path), Ledger(ledger.path)):
+        again.retry_refused("now", 3.0)
+        assert again.due(3.0) == [], "nobody knows by what it was read: the next change counts"
+    again.retry_refused("then", 4.0)
+    assert [entry.name for entry in again.due(4.0)] == ["a"]
+
+
 steps = st.lists(
     st.tuples(st.sampled_from("ab"), st.sampled_from(["see", "change", "go", "take", "die", "settle", "wait"])),
     max_size=40,

@@ -173,3 +173,28 @@ def test_a_faulty_version_that_comes_back_is_kept_out_again(full: Site, record: 
     (good / "meta" / "info.json").unlink()
     assert full.settle()["<b>broken"].state == "refused"
     assert "<b>broken" in [entry["name"] for entry in json.loads(call(full, "list", "--json"))]
+
+
+def test_what_is_said_of_a_refused_dataset_is_what_was_found_last(site: Site, record: Record) -> None:
+    record(site.folder / "mine")
+    for required in (("operator", "consent"), ("consent",)):
+        site.change("landing", required=required)
+        site.settle()
+        (entry,) = json.loads(call(site, "list", "--json"))
+        assert entry["reason"] == f"nothing is said about: {', '.join(required)}"
+    site.change("landing", required=())
+    assert site.settle()["mine"].state == "accepted"
+    assert call(site, "list") == "nothing is quarantined\n"
+    assert "replaced by a version that was accepted" in call(site, "show", "1")
+
+
+def test_episodes_that_other_parameters_let_in_are_kept_out_no_more(site: Site, record: Record) -> None:
+    folder = record(site.folder / "mine", (1, 2))
+    for row, value in {5: 1.5, 15: 20.0}.items():
+        rows("action", cell(row, [0.0, value, 0.0, 0.0]))(folder)
+    assert site.settle()["mine"].state == "refused"
+    assert len(json.loads(call(site, "list", "--json"))) == 2
+    site.change("reading", action_range=(-15.0, 15.0))
+    assert site.took(site.look(10).due[0].name).detail["accepted"] == 1
+    (left,) = json.loads(call(site, "list", "--json"))
+    assert (left["episode"], left["reason"]) == (1, "action leaves [-15, 15]")

@@ -9,8 +9,8 @@ killed between any two and the next one goes on:
 
 `waiting` ends when a new marker is there or nothing has changed for the quiet period, by this machine's clock: what the
 files' own times say does not matter. A dataset whose fingerprint changes waits again; a marker under which files change
-does not count any more. Every change of state is
-also an event, and events are never changed or removed.
+does not count any more. A held dataset is ready again once the parameters know its task, a refused one once those that
+it was read by change. Every change of state is also an event, and events are never changed or removed.
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ CREATE TABLE IF NOT EXISTS arrivals (
     run TEXT,
     digest TEXT,
     needs TEXT NOT NULL DEFAULT '[]',
-    asked INTEGER
+    asked INTEGER,
+    read_by TEXT
 );
 CREATE TABLE IF NOT EXISTS events (
     number INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -74,13 +75,17 @@ CREATE TABLE IF NOT EXISTS quarantine (
 );
 CREATE UNIQUE INDEX IF NOT EXISTS quarantine_once ON quarantine (digest, ifnull(episode, -1), checks);
 """
-# When another content was accepted under an entry's name, unless its own still lies in the landing folder.
+# When the refused content was accepted after all, read in another way; or when another one was accepted under its name,
+# unless the entry's own still lies in the landing folder. Content that was accepted once is not found sound later.
 _QUARANTINED = """
-SELECT *, (
+SELECT *, coalesce((
+    SELECT MIN(time) FROM events WHERE digest = entry.digest AND state IN ('accepted', 'known')
+    GROUP BY digest HAVING MIN(time) > entry.time
+), (
     SELECT MIN(time) FROM events
     WHERE name = entry.name AND state IN ('accepted', 'known') AND digest != entry.digest AND time > entry.time
     AND entry.digest NOT IN (SELECT digest FROM arrivals WHERE state != 'gone' AND digest IS NOT NULL)
-) AS replaced
+)) AS replaced
 FROM quarantine AS entry ORDER BY number
 """
 
@@ -100,6 +105,7 @@ class Entry:
         digest: Of its content, once it was read.
         needs: Tasks that the parameters would have to name, where it is held for that.
         asked: Number of the event that last made it ready.
+        read_by: Digest of the parameters that the door read when it was settled; None: not known.
     """
 
     name: str
@@ -112,6 +118,7 @@ class Entry:
     digest: str | None
     needs: tuple[str, ...]
     asked: int | None
+    read_by: str | None
 
     @property
     def key(self) -> str:
@@ -177,8 +184,19 @@ class Ledger:
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute("PRAGMA synchronous = FULL")
             self._db.executescript(_SCHEMA)
+            self._complete()
         except (sqlite3.DatabaseError, OSError) as error:
             raise self._broken(error) from error
+
+    def _complete(self) -> None:
+        """Adds the column that a book lacks which was begun before there was one; another process may do so, too."""
+        if self._lacks_read_by():
+            with self._transaction():
+                if self._lacks_read_by():
+                    self._db.execute("ALTER TABLE arrivals ADD COLUMN read_by TEXT")
+
+    def _lacks_read_by(self) -> bool:
+        return "read_by" not in {row["name"] for row in self._db.execute("PRAGMA table_info(arrivals)")}
 
     def close(self) -> None:
         """Closes the database."""
@@ -244,6 +262,28 @@ class Ledger:
                 if set(entry.needs) <= set(tasks):
                     self._set(entry.name, "ready", now, {"why": f"{', '.join(entry.needs)} is in the parameters now"})
 
+    def retry_refused(self, read_by: str, now: float) -> None:
+        """Makes refused datasets ready that were read under other parameters than these.
+
+        Args:
+            read_by: See `Entry`. A dataset of which it is not known counts as refused under these.
+            now: Seconds since 1970.
+        """
+        with self._transaction():
+            rows = self._db.execute(
+                # Without a digest nobody came to read it: no parameter would help.
+                "SELECT name, read_by FROM arrivals "
+                "WHERE state = 'refused' AND digest IS NOT NULL AND read_by IS NOT ? ORDER BY name",
+                (read_by,),
+            ).fetchall()
+            for name, before in rows:
+                self._db.execute(
+                    "UPDATE arrivals SET read_by = ?, attempts = 0, not_before = 0 WHERE name = ?", (read_by, name)
+                )
+                if before is not None:
+                    why = "`reading` or `landing.required` in the parameters changed after it was refused"
+                    self._set(name, "ready", now, {"why": why})
+
     def due(self, now: float) -> list[Entry]:
         """Datasets that a run should take now, the longest waiting first."""
         rows = self._select(
@@ -274,6 +314,7 @@ class Ledger:
         needs: Sequence[str] = (),
         quarantined: Sequence[Mapping[str, Any]] = (),
         checker: str = "",
+        read_by: str | None = None,
     ) -> None:
         """Writes what became of a dataset, with the episodes of it that are kept out, in one transaction.
 
@@ -286,16 +327,20 @@ class Ledger:
             needs: Tasks that it is held for.
             quarantined: Entries {episode or None, check, reason, evidence}.
             checker: The version of the checks.
+            read_by: See `Entry`.
         """
         with self._transaction():
             self._db.execute(
-                "UPDATE arrivals SET digest = ?, needs = ? WHERE name = ?",
-                (digest, json.dumps(list(needs)), entry.name),
+                "UPDATE arrivals SET digest = ?, needs = ?, read_by = ? WHERE name = ?",
+                (digest, json.dumps(list(needs)), read_by, entry.name),
             )
             for found in quarantined:
                 self._db.execute(
                     "INSERT INTO quarantine (time, name, digest, episode, checks, reason, evidence, checker) "
-                    "VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+                    "VALUES (?, ?, ?, ?, ?, ?, ?, ?) "
+                    # Found again: as it is now, unless somebody answered for it as it was.
+                    "ON CONFLICT DO UPDATE SET time = max(time, excluded.time), reason = excluded.reason, "
+                    "evidence = excluded.evidence, checker = excluded.checker WHERE released IS NULL",
                     (
                         now,
                         entry.name,

@@ -26,6 +26,7 @@ from world4rl.landing.ledger import Entry, Ledger
 from world4rl.landing.marker import AGAIN, MARKER, Marker, disagreements, mark, parse_marker
 from world4rl.landing.pictures import keep_pictures
 from world4rl.landing.staging import staged
+from world4rl.landing.watch import read_by
 from world4rl.paths import Paths
 from world4rl.provenance.manifests import Acceptance, read_acceptances, write_acceptance, write_manifests
 from world4rl.provenance.tombstones import Tombstones, read_tombstones
@@ -94,6 +95,7 @@ def take(
             needs=taken.detail.get("needs", ()),
             quarantined=quarantined,
             checker=CHECKER,
+            read_by=read_by(params),
         )
         return taken
 

@@ -12,6 +12,7 @@ from world4rl.landing.inbox import Arrival, Inbox
 from world4rl.landing.ledger import SETTLED, Entry, Ledger
 from world4rl.landing.staging import discard_abandoned
 from world4rl.paths import Paths
+from world4rl.provenance.digests import digest_json
 from world4rl.provenance.manifests import write_manifests
 
 RECHECKED = 200  # settled datasets that a look examines for changes; the next look goes on from there
@@ -81,8 +82,14 @@ def look(
     gone = [name for name, entry in entries.items() if name not in there and entry.state != "gone"]
     ledger.observe(arrivals, gone, now=now, quiet_seconds=params.landing.quiet_seconds)
     ledger.retry_held(params.task_names, now)
+    ledger.retry_refused(read_by(params), now)
     due = [entry for entry in ledger.due(now) if entry.name not in unreadable]
     return Look(due, len(open_ones) - len(due), len(settled), cursor, unreadable, manifests)
+
+
+def read_by(params: Params) -> str:
+    """Digest of the parameters that decide at the door whether a dataset can be read; another one is worth a retry."""
+    return digest_json({"reading": params.reading.model_dump(mode="json"), "required": sorted(params.landing.required)})
 
 
 def _names(inbox: Inbox, entries: Mapping[str, Entry]) -> list[str]:
