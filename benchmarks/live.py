@@ -125,9 +125,13 @@ class Live:
         return f"http://127.0.0.1:{self.port}"
 
     def __enter__(self) -> Self:
-        for name in self.commands:
-            self.start(name)
-        wait_for(f"a web server at {self.url} (log: {self.log})", self._answers)
+        try:
+            for name in self.commands:
+                self.start(name)
+            wait_for(f"a web server at {self.url} (log: {self.log})", self._answers)
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
