@@ -166,7 +166,7 @@ def describe(night: Night, params: Params, code: str) -> str:
             "What `world4rl audit episodes` says of the new policy:",
             "",
             "```",
-            night.audit.strip(),
+            night.audit.partition("\n\nEpisodes\n")[0].strip(),
             "```",
             "",
             f"Machine: {'; '.join(f'{name} {value}' for name, value in about.items())}. Profile `{params.profile}`, "
